@@ -1,0 +1,23 @@
+"""The names that the command line offers, one tuple per table, in the order of the tables.
+
+The tables themselves (`models.LATENTS`, `pathscore.elbos.ELBOS`, …) import torch, which takes seconds; help texts and
+near-miss errors must not wait for it, so the names stand here as well. `tests/test_matrix.py` fails as soon as a
+tuple and its table differ.
+"""
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "model": ("vae",),
+    "latent": ("normal", "laplace", "lognormal", "bernoulli", "categorical"),
+    "likelihood": ("bernoulli", "normal"),
+    "trunk": ("linear", "mlp", "conv"),
+    "activation": ("tanh", "relu", "leaky-relu", "softplus", "silu"),
+    "prior": ("fixed", "learned"),
+    "guide": ("amortised", "factorised"),
+    "elbo": ("trace", "tracegraph", "meanfield", "enum", "renyi", "rws", "tail-adaptive"),
+    "estimator": (),
+    "dataset": ("digits", "mnist", "fashion-mnist", "omniglot"),
+    "binarize": ("static", "dynamic", "threshold", "none"),
+    "optimizer": ("adam", "adamw", "sgd"),
+    "schedule": ("none", "cosine"),
+    "dtype": ("float32", "float64"),
+}
