@@ -1,0 +1,12 @@
+"""Pyro guides, one kind of program per file, and the table that their choice comes from.
+
+`GUIDES[name](data_size, latent=…, …)` takes the model's keyword arguments; its call `guide(x)` is the program.
+"""
+
+from guides.amortized import AmortizedGuide
+from guides.base import LayeredGuide
+from guides.factorised import FactorisedGuide
+
+GUIDES: dict[str, type[LayeredGuide]] = {"amortized": AmortizedGuide, "factorised": FactorisedGuide}
+
+__all__ = ["GUIDES", "AmortizedGuide", "FactorisedGuide", "LayeredGuide"]

@@ -1,0 +1,77 @@
+"""What the guides share: the constructor, the plate, and reading off a guide's distributions.
+
+    guide(x)          : the Pyro program q(z | x), for x (B, X): sites "z1", "z2", …, upwards, in `plate("data", B)`
+    guide.encode(x)   : {"z1": distribution, …} met on one pass, each with batch shape (B,)
+
+A guide takes the model's keyword arguments, so that one dictionary builds both. To add one: subclass `LayeredGuide`, say in
+`inputs` what each layer's network reads and in `draw` in what order the layers are drawn, and enter it in `GUIDES`.
+"""
+
+from collections.abc import Sequence
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from models.latents import latent_layers
+from models.trunks import Trunk, make_trunk
+from pathscore.errors import UsageError
+
+
+class LayeredGuide(nn.Module):
+    """Base class of the guides to the layered models: one amortised family per layer.
+
+    Arguments as `models.VAE`; `likelihood` and `prior` are the model's alone and are not used.
+    x_mean: (X,) mean of the data, subtracted from what the encoder reads; ½ everywhere if not given.
+
+    Raises `UsageError` for a name that is in no table or a size that does not fit.
+    """
+
+    x_mean: Tensor
+
+    def __init__(
+        self,
+        data_size: int = 64,
+        *,
+        latent: str = "normal",
+        layers: Sequence[int] = (16,),
+        likelihood: str = "bernoulli",
+        trunk: str = "mlp",
+        hidden: Sequence[int] = (128,),
+        activation: str = "tanh",
+        classes: int = 10,
+        prior: str = "fixed",
+        shape: tuple[int, ...] | None = None,
+        x_mean: Tensor | None = None,
+    ):
+        super().__init__()
+        self.latents = latent_layers(latent, layers, classes)
+        self.latent_sites = tuple(f"z{level}" for level in range(1, len(layers) + 1))
+        self.networks = nn.ModuleList(self.make_networks(make_trunk(trunk, data_size, shape, hidden, activation)))
+        self.register_buffer("x_mean", torch.full((data_size,), 0.5) if x_mean is None else x_mean.clone())
+
+    def make_networks(self, trunk: Trunk) -> list[nn.Module]:
+        """The networks of z1 … zL."""
+        raise NotImplementedError
+
+    def draw(self, x: Tensor) -> None:
+        """Sample z1 … zL given the centred data x (B, X); called inside the plate."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor | None = None, size: int | None = None) -> None:
+        """The program. x is needed; `size` is accepted because the model takes it."""
+        if x is None:
+            raise UsageError("a guide needs data: call guide(x); for samples from the prior call the model alone")
+        pyro.module("guide", self)
+        self.sample(x)
+
+    def sample(self, x: Tensor) -> None:
+        """The program without its registration in the parameter store."""
+        with pyro.plate("data", x.shape[-2], dim=-1):
+            self.draw(x - self.x_mean)
+
+    def encode(self, x: Tensor) -> dict:
+        """The distributions of one pass, by site: those above z1 are given the values drawn on that pass."""
+        trace = poutine.trace(self.sample).get_trace(x)
+        return {site: trace.nodes[site]["fn"] for site in self.latent_sites}

@@ -1,0 +1,24 @@
+"""Every layer from the data alone: q(z1 | x) q(z2 | x) … q(zL | x), independent given x."""
+
+import pyro
+from torch import Tensor, nn
+
+from guides.base import LayeredGuide
+from models.trunks import Trunk
+
+
+class FactorisedGuide(LayeredGuide):
+    """Amortised guide whose layers are independent given x, each with its own encoder.
+
+    z_l | x ~ family(encoder_l(x − mean)),   l = 1 … L
+
+    It cannot follow the posterior's dependence between layers, so its bound is looser than the bottom-up guide's; in return
+    no draw enters another layer's parameters. See `LayeredGuide` for the arguments.
+    """
+
+    def make_networks(self, trunk: Trunk) -> list[nn.Module]:
+        return [trunk.encoder(latent.raw_size) for latent in self.latents]
+
+    def draw(self, x: Tensor) -> None:
+        for site, latent, network in zip(self.latent_sites, self.latents, self.networks, strict=True):
+            pyro.sample(site, latent(network(x)))  # (…, B, D)

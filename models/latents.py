@@ -1,0 +1,204 @@
+"""Latent families: what a layer of latent variables is made of, shared by models and guides.
+
+One entry of `LATENTS` answers everything that a model or a guide must know about its latent variables, so that
+neither mentions a family by name. A family turns the raw numbers that a network puts out into a distribution, and
+a drawn value into the numbers that the next network reads:
+
+    family(raw)      : raw (…, raw_size)      -> distribution with batch shape (…) and event shape `event_shape`
+    family.features(z): z (…, *event_shape)   -> centred features (…, width)
+
+Shapes, for a layer of D variables (for `categorical`, N = D one-hot variables of M classes):
+
+    family                       raw_size   event_shape   width
+    normal, laplace, lognormal   2 D        (D,)          D
+    bernoulli                    D          (D,)          D
+    categorical                  N M        (N, M)        N M
+
+Leading dimensions (particles, rows, enumerated states, the batch) are never named and always broadcast.
+"""
+
+import math
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pathscore.errors import UsageError, unknown
+
+SCALE_FLOOR = 1e-6
+"""Least scale. log N(z; μ, σ) divides by σ² and its gradient by σ⁴, which float32 holds down to 1e-38; below 1e-9 the
+division is 0/0 at z = μ."""
+
+SCALE_CAP = 1e6
+"""Largest scale. The prior squares z = μ + σ ε, and float32 overflows at 3e38."""
+
+
+def positive(raw: Tensor, cap: float = SCALE_CAP) -> Tensor:
+    """Positive scale of a raw number: softplus(min(raw, cap)) + 1e-6, between 1e-6 and `cap`, same shape.
+
+    Softplus grows linearly where exp would overflow float32 (raw = 89), so a large raw output is a large scale and
+    not Inf; a floor and a cap keep every density of this scale, and its gradient, finite.
+    """
+    return F.softplus(raw.clamp(max=cap)) + SCALE_FLOOR
+
+
+class Factorised(dist.Independent):
+    """A product of D independent finite variables whose joint support can be enumerated.
+
+    `Independent` refuses to enumerate more than one variable. Summing a layer out exactly needs all joint states, S^D
+    of them for variables of S states, so this is for small layers: 2^10 for ten Bernoulli variables.
+    """
+
+    @property
+    def has_enumerate_support(self) -> bool:
+        return self.base_dist.has_enumerate_support
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        """All joint states, (S^D, *batch, D, *event) if `expand`, else with batch dimensions of size one."""
+        event_dim = len(self.base_dist.event_shape)
+        each = self.base_dist.enumerate_support(expand=False)
+        each = each.reshape(len(each), *self.base_dist.event_shape)  # (S, *event)
+        variables = self.event_shape[0]
+        index = torch.cartesian_prod(*[torch.arange(len(each), device=each.device)] * variables)
+        states = each[index.reshape(-1, variables)]  # (S^D, D, *event)
+        batch = len(self.batch_shape)
+        states = states.reshape(len(states), *[1] * batch, *states.shape[1:])
+        return states.expand(-1, *self.batch_shape, *[-1] * (1 + event_dim)) if expand else states
+
+
+class Latent:
+    """A layer of `size` latent variables of one family; the base class of every entry of `LATENTS`.
+
+    To add a family: subclass, give `raw_size` and `__call__`, override what differs, and enter it in `LATENTS`.
+    """
+
+    reparameterised = False
+    """Whether a draw is a differentiable function of its parameters and fixed noise."""
+
+    def __init__(self, size: int, classes: int = 1):
+        self.size, self.classes = size, classes
+        self.raw_size = size
+        self.event_shape: tuple[int, ...] = (size,)
+        self.width = size
+
+    @property
+    def states(self) -> int | None:
+        """Number of joint states of the layer; None where they are not finitely many."""
+        return None
+
+    def standard(self) -> Tensor:
+        """Raw numbers of the family's standard member, the prior that a model starts from: (raw_size,)."""
+        return torch.zeros(self.raw_size)
+
+    def __call__(self, raw: Tensor) -> dist.TorchDistribution:
+        """The distribution with parameters `raw` (…, raw_size): batch shape (…), event shape `event_shape`."""
+        raise NotImplementedError
+
+    def features(self, z: Tensor) -> Tensor:
+        """What the next network reads: `z` less the mean of the standard member, flat, (…, width)."""
+        return z
+
+
+class LocationScale(Latent):
+    """Base of the families with a location and a scale; raw is the location, then the raw scale: (…, 2 D)."""
+
+    reparameterised = True
+    family: type
+
+    def __init__(self, size: int, classes: int = 1):
+        super().__init__(size, classes)
+        self.raw_size = 2 * size
+
+    def standard(self) -> Tensor:
+        """Location 0 and scale 1."""
+        raw_scale = math.log(math.expm1(1 - SCALE_FLOOR))
+        return torch.cat([torch.zeros(self.size), torch.full((self.size,), raw_scale)])
+
+    def __call__(self, raw: Tensor) -> dist.TorchDistribution:
+        loc, raw_scale = raw.chunk(2, -1)
+        return self.family(loc, positive(raw_scale)).to_event(1)
+
+
+class Normal(LocationScale):
+    """z ~ N(μ, σ²), standard member N(0, 1)."""
+
+    family = dist.Normal
+
+
+class Laplace(LocationScale):
+    """z ~ Laplace(μ, b), standard member Laplace(0, 1)."""
+
+    family = dist.Laplace
+
+
+class LogNormal(LocationScale):
+    """log z ~ N(μ, σ²), standard member with mean e^½.
+
+    μ is held within ±10 and σ below 4, so that exp(μ + σ ε) stays finite in float32 with room for its square.
+    """
+
+    def __call__(self, raw: Tensor) -> dist.TorchDistribution:
+        loc, raw_scale = raw.chunk(2, -1)
+        return dist.LogNormal(loc.clamp(-10.0, 10.0), positive(raw_scale, cap=4.0)).to_event(1)
+
+    def features(self, z: Tensor) -> Tensor:
+        return z - math.exp(0.5)
+
+
+class Bernoulli(Latent):
+    """b ~ Bernoulli(σ(logits)), standard member ½; the next network reads 2 b − 1."""
+
+    @property
+    def states(self) -> int:
+        return 2**self.size
+
+    def __call__(self, raw: Tensor) -> dist.TorchDistribution:
+        return Factorised(dist.Bernoulli(logits=raw), 1)
+
+    def features(self, z: Tensor) -> Tensor:
+        return 2 * z - 1
+
+
+class Categorical(Latent):
+    """N one-hot variables of M classes, standard member uniform; the next network reads z − 1/M."""
+
+    def __init__(self, size: int, classes: int = 10):
+        if classes < 2:
+            raise UsageError(f"--classes {classes}: a categorical variable needs at least 2 classes")
+        super().__init__(size, classes)
+        self.raw_size = self.width = size * classes
+        self.event_shape = (size, classes)
+
+    @property
+    def states(self) -> int:
+        return self.classes**self.size
+
+    def __call__(self, raw: Tensor) -> dist.TorchDistribution:
+        logits = raw.unflatten(-1, self.event_shape)  # (…, N, M)
+        return Factorised(dist.OneHotCategorical(logits=logits), 1)
+
+    def features(self, z: Tensor) -> Tensor:
+        return z.flatten(-2) - 1 / self.classes
+
+
+LATENTS: dict[str, type[Latent]] = {
+    "normal": Normal,
+    "laplace": Laplace,
+    "lognormal": LogNormal,
+    "bernoulli": Bernoulli,
+    "categorical": Categorical,
+}
+
+
+def latent_layers(latent: str, layers: tuple[int, ...], classes: int = 10) -> list[Latent]:
+    """The families of z1 (next to the data) … zL, one of size `layers[l]` each.
+
+    Raises `UsageError` for an unknown family, no layers, or a layer without variables.
+    """
+    if latent not in LATENTS:
+        raise unknown("latent", latent, LATENTS)
+    if not layers or min(layers) < 1:
+        given = ",".join(map(str, layers)) or "''"
+        raise UsageError(f"--layers {given}: give at least one layer, each of at least 1 variable")
+    return [LATENTS[latent](size, classes) for size in layers]

@@ -1,0 +1,80 @@
+"""Likelihoods p(x | z1): what the decoder's output means, one entry of `LIKELIHOODS` each.
+
+    likelihood(raw)      : raw (…, X) -> distribution with batch shape (…) and event shape (X,)
+    likelihood.mean(raw) : raw (…, X) -> E[x | z1], (…, X), in the units of the data: what pictures show
+    likelihood.raw(mean) : mean (X,)  -> the raw numbers with that mean, where the decoder's bias starts
+
+A likelihood is a module, since it may have parameters of its own. `kinds` lists the kinds of data it is a density for.
+"""
+
+import math
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from models.latents import positive
+
+
+class Likelihood(nn.Module):
+    """Base class of every entry of `LIKELIHOODS`."""
+
+    kinds: tuple[str, ...] = ()
+    """Kinds of `pathscore.data.Dataset` it fits, after binarisation: "binary", "unit", "real"."""
+
+    def forward(self, raw: Tensor) -> dist.TorchDistribution:
+        """The distribution of x with the decoder's output `raw` (…, X)."""
+        raise NotImplementedError
+
+    def mean(self, raw: Tensor) -> Tensor:
+        """E[x | z1], same shape as `raw`."""
+        raise NotImplementedError
+
+    def raw(self, mean: Tensor) -> Tensor:
+        """The raw numbers whose mean is `mean`, the inverse of `mean()`."""
+        raise NotImplementedError
+
+
+class Bernoulli(Likelihood):
+    """Binary pixels, p(x | z1) = Π Bernoulli(x; σ(raw)): no parameters of its own."""
+
+    kinds = ("binary",)
+
+    def forward(self, raw: Tensor) -> dist.TorchDistribution:
+        return dist.Bernoulli(logits=raw).to_event(1)
+
+    def mean(self, raw: Tensor) -> Tensor:
+        return raw.sigmoid()
+
+    def raw(self, mean: Tensor) -> Tensor:
+        """Log-odds of `mean` clipped to .001–.999: a pixel that is never on must not start at −∞."""
+        return mean.clamp(0.001, 0.999).logit()
+
+
+class Normal(Likelihood):
+    """Real pixels, p(x | z1) = Π N(x; raw, σ²) with one learned σ, which starts at ½.
+
+    One σ for all pixels and not one each: a pixel that never changes (the corners of every digit) would drive its own σ
+    to zero and the density to infinity.
+
+    References:
+        Simple and effective VAE training with calibrated decoders. O. Rybkin, K. Daniilidis, S. Levine, 2021.
+    """
+
+    kinds = ("binary", "unit", "real")
+
+    def __init__(self):
+        super().__init__()
+        self.raw_scale = nn.Parameter(torch.tensor(math.log(math.expm1(0.5))))
+
+    def forward(self, raw: Tensor) -> dist.TorchDistribution:
+        return dist.Normal(raw, positive(self.raw_scale)).to_event(1)
+
+    def mean(self, raw: Tensor) -> Tensor:
+        return raw
+
+    def raw(self, mean: Tensor) -> Tensor:
+        return mean
+
+
+LIKELIHOODS: dict[str, type[Likelihood]] = {"bernoulli": Bernoulli, "normal": Normal}

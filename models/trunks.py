@@ -1,0 +1,179 @@
+"""Trunks: the networks between layers, one entry of `TRUNKS` each, shared by models and guides.
+
+A trunk is a builder of modules, each a map of the last dimension that broadcasts over all the others:
+
+    trunk.encoder(outputs)       : centred data (…, X)  -> (…, outputs)
+    trunk.between(inputs, outputs): features (…, inputs) -> (…, outputs)
+    trunk.decoder(inputs, bias)  : features (…, inputs) -> (…, X), with output bias `bias` (X,) at the start
+
+`hidden` gives widths from the data upwards; the decoder mirrors them. Weights start as `nn.Linear` and `nn.Conv2d` leave
+them, uniform within ±1/√fan_in: the layers stay near their linear range and what is published for these models was, for
+the most part, trained from the same start.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from pathscore.errors import UsageError, unknown
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky-relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "softplus": nn.Softplus,
+    "silu": nn.SiLU,
+}
+
+
+def mlp(widths: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
+    """Linear maps through `widths`, first the inputs and last the outputs, with `activation` between them."""
+    modules: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        modules += [nn.Linear(inputs, outputs), activation()]
+    return nn.Sequential(*modules[:-1])
+
+
+def with_bias(network: nn.Sequential, bias: Tensor) -> nn.Sequential:
+    """`network` with the bias of its last map set to `bias`."""
+    with torch.no_grad():
+        network[-1].bias.copy_(bias)
+    return network
+
+
+class Trunk:
+    """Base class of every entry of `TRUNKS`: a builder for data of shape `shape`, X = its product."""
+
+    images = False
+    """Whether `shape` must be that of an image, (C, H, W)."""
+
+    def __init__(self, shape: tuple[int, ...], hidden: Sequence[int] = (), activation: str = "tanh"):
+        if activation not in ACTIVATIONS:
+            raise unknown("activation", activation, ACTIVATIONS)
+        if any(width < 1 for width in hidden):
+            raise UsageError(f"--hidden {','.join(map(str, hidden))}: every width must be at least 1")
+        self.shape, self.hidden, self.activation = shape, tuple(hidden), ACTIVATIONS[activation]
+        self.size = math.prod(shape)
+
+    def encoder(self, outputs: int) -> nn.Module:
+        """A network from the data (…, X) to (…, outputs)."""
+        raise NotImplementedError
+
+    def between(self, inputs: int, outputs: int) -> nn.Module:
+        """A network from one layer's features (…, inputs) to the next layer's raw numbers (…, outputs)."""
+        raise NotImplementedError
+
+    def decoder(self, inputs: int, bias: Tensor) -> nn.Module:
+        """A network from features (…, inputs) to (…, X), its output bias starting at `bias` (X,)."""
+        raise NotImplementedError
+
+
+class Linear(Trunk):
+    """One affine map, no hidden layer: with Bernoulli latents, a sigmoid belief net. `hidden` is not used."""
+
+    def encoder(self, outputs: int) -> nn.Module:
+        return mlp([self.size, outputs], self.activation)
+
+    def between(self, inputs: int, outputs: int) -> nn.Module:
+        return mlp([inputs, outputs], self.activation)
+
+    def decoder(self, inputs: int, bias: Tensor) -> nn.Module:
+        return with_bias(mlp([inputs, self.size], self.activation), bias)
+
+
+class MLP(Trunk):
+    """Fully connected layers of widths `hidden`."""
+
+    def encoder(self, outputs: int) -> nn.Module:
+        return mlp([self.size, *self.hidden, outputs], self.activation)
+
+    def between(self, inputs: int, outputs: int) -> nn.Module:
+        return mlp([inputs, *self.hidden, outputs], self.activation)
+
+    def decoder(self, inputs: int, bias: Tensor) -> nn.Module:
+        return with_bias(mlp([inputs, *reversed(self.hidden), self.size], self.activation), bias)
+
+
+class OverLast(nn.Module):
+    """Lets a network of images take flat vectors of any leading shape: (…, inputs) -> (…, outputs)."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x.flatten(end_dim=-2)).unflatten(0, x.shape[:-1])
+
+
+class PixelBias(nn.Module):
+    """Flat pixels plus a learned bias each, (…, X): a convolution's own bias is one number per channel."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bias
+
+
+class Conv(Trunk):
+    """Per width in `hidden`, a 3×3 convolution of that many channels which halves the image, then one affine map.
+
+    The decoder mirrors it with transposed convolutions. Between layers of latents, where there is no image, it is an MLP.
+    """
+
+    images = True
+
+    def __init__(self, shape: tuple[int, ...], hidden: Sequence[int] = (), activation: str = "tanh"):
+        super().__init__(shape, hidden, activation)
+        if len(shape) != 3:
+            raise UsageError(f"--trunk conv needs images, and this data has shape {shape}: choose linear or mlp")
+        if not hidden:
+            raise UsageError("--trunk conv needs --hidden, one number of channels per convolution: for example 32,64")
+        channels, height, width = shape
+        self.stages = [(channels, height, width)]  # (channels, height, width) from the data upwards
+        for channels in hidden:
+            height, width = -(-height // 2), -(-width // 2)
+            self.stages.append((channels, height, width))
+
+    def encoder(self, outputs: int) -> nn.Module:
+        modules: list[nn.Module] = [nn.Unflatten(1, self.stages[0])]
+        for (inputs, _, _), (channels, _, _) in pairwise(self.stages):
+            modules += [nn.Conv2d(inputs, channels, 3, stride=2, padding=1), self.activation()]
+        modules += [nn.Flatten(), nn.Linear(math.prod(self.stages[-1]), outputs)]
+        return OverLast(nn.Sequential(*modules))
+
+    def between(self, inputs: int, outputs: int) -> nn.Module:
+        return mlp([inputs, *self.hidden, outputs], self.activation)
+
+    def decoder(self, inputs: int, bias: Tensor) -> nn.Module:
+        modules: list[nn.Module] = [nn.Linear(inputs, math.prod(self.stages[-1])), nn.Unflatten(1, self.stages[-1])]
+        for (channels, h, w), (outputs, height, width) in pairwise(reversed(self.stages)):
+            # An image of odd height 2h − 1 and one of even height 2h both came down to h rows.
+            padding = (height - 2 * h + 1, width - 2 * w + 1)
+            up = nn.ConvTranspose2d(channels, outputs, 3, stride=2, padding=1, output_padding=padding)
+            modules += [self.activation(), up]
+        network = nn.Sequential(*modules, nn.Flatten(), PixelBias(self.size))
+        return OverLast(with_bias(network, bias))
+
+
+TRUNKS: dict[str, type[Trunk]] = {"linear": Linear, "mlp": MLP, "conv": Conv}
+
+
+def make_trunk(
+    trunk: str, data_size: int, shape: tuple[int, ...] | None, hidden: Sequence[int], activation: str
+) -> Trunk:
+    """The builder named `trunk` for data of `data_size` numbers, laid out as `shape` if that is known.
+
+    Raises `UsageError` for an unknown name, a shape that doesn't hold `data_size` numbers, or no image for `conv`.
+    """
+    if trunk not in TRUNKS:
+        raise unknown("trunk", trunk, TRUNKS)
+    shape = (data_size,) if shape is None else tuple(shape)
+    if math.prod(shape) != data_size:
+        raise UsageError(f"shape {shape} holds {math.prod(shape)} numbers, the data {data_size}: give the data's shape")
+    return TRUNKS[trunk](shape, hidden, activation)
