@@ -1,0 +1,172 @@
+"""Families of distributions as estimators see them: one `Family` per kind, found by `family_of(fn)`.
+
+A sample site's `fn` arrives wrapped (`.to_event`) and expanded over rows and plates; here it is unwrapped to the
+distribution that holds the parameters.  Shapes: `fn` has batch shape (rows, *plates) and event shape *event.
+
+The linear extension of a discrete log-probability, log q(b) = Σ_m b_m log q_m, agrees with the distribution at the
+vertices and is defined (and differentiable) between them: what relaxed and mean-field values are scored by.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.nn.functional import logsigmoid, one_hot
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of distribution: its classes, the parameters that rebuild it, and what can be done with its values.
+
+    `linear` is the linear extension of log q (None: values cannot be relaxed); `support` lists the values of one
+    element (None: not finite).
+    """
+
+    name: str
+    classes: tuple[type, ...]
+    parameters: tuple[str, ...]
+    linear: Callable[[Any, Tensor], Tensor] | None = None
+    support: Callable[[Any], Tensor] | None = None
+
+
+def _linear_bernoulli(fn: Any, value: Tensor) -> Tensor:
+    return value * logsigmoid(fn.logits) + (1 - value) * logsigmoid(-fn.logits)
+
+
+def _linear_one_hot(fn: Any, value: Tensor) -> Tensor:
+    return (value * fn.logits).sum(-1)  # torch keeps categorical logits normalised
+
+
+FAMILIES = (
+    Family(
+        "bernoulli",
+        (torch.distributions.Bernoulli,),
+        ("logits",),
+        _linear_bernoulli,
+        lambda fn: torch.tensor([0.0, 1.0], dtype=fn.logits.dtype, device=fn.logits.device),
+    ),
+    Family(
+        "onehot",
+        (torch.distributions.OneHotCategorical,),
+        ("logits",),
+        _linear_one_hot,
+        lambda fn: torch.eye(fn.logits.shape[-1], dtype=fn.logits.dtype, device=fn.logits.device),
+    ),
+    Family(
+        "categorical",
+        (torch.distributions.Categorical,),
+        ("logits",),
+        None,
+        lambda fn: torch.arange(fn.logits.shape[-1], device=fn.logits.device),
+    ),
+    Family("normal", (torch.distributions.Normal,), ("loc", "scale")),
+    Family("poisson", (torch.distributions.Poisson,), ("rate",)),
+    Family("gamma", (torch.distributions.Gamma,), ("concentration", "rate")),
+)
+BY_NAME = {family.name: family for family in FAMILIES}
+
+
+def unwrap(fn: Any) -> Any:
+    """The distribution that holds the parameters: `fn` without its `.to_event` wrappers."""
+    while isinstance(fn, torch.distributions.Independent):
+        fn = fn.base_dist
+    return fn
+
+
+def family_of(fn: Any) -> Family | None:
+    """The family of `fn`, or None when it belongs to none of the table (it can still be path- or score-differentiated)."""
+    inner = unwrap(fn)
+    return next((f for f in FAMILIES if isinstance(inner, f.classes)), None)
+
+
+def family_name(fn: Any) -> str:
+    """The family's name, or the distribution's class name in lower case."""
+    family = family_of(fn)
+    return family.name if family else type(unwrap(fn)).__name__.lower()
+
+
+def is_discrete(fn: Any) -> bool:
+    """Whether `fn`'s values are discrete."""
+    return bool(fn.support.is_discrete)
+
+
+def narrow(fn: Any, rows: slice | Tensor) -> Any:
+    """`fn` restricted to some of its leading rows (same family, same event)."""
+    if isinstance(fn, torch.distributions.Independent):
+        return dist.Independent(narrow(fn.base_dist, rows), fn.reinterpreted_batch_ndims, validate_args=False)
+    family = family_of(fn)
+    if family is None:
+        raise NotImplementedError(f"cannot take rows of a {type(fn).__name__}")
+    parameters = {name: getattr(fn, name)[rows] for name in family.parameters}
+    return getattr(dist, type(fn).__name__, type(fn))(**parameters, validate_args=False)
+
+
+def linear_log_prob(fn: Any, value: Tensor) -> Tensor:
+    """Σ_m b_m log q_m: `fn.log_prob(value)` at the vertices, linear between them; shape (rows, *plates)."""
+    family = family_of(fn)
+    if family is None or family.linear is None:
+        raise NotImplementedError(f"a {family_name(fn)} has no linear extension")
+    inner = unwrap(fn)
+    log_prob = family.linear(inner, value)
+    return sum_right(log_prob, len(fn.event_shape) - len(inner.event_shape))
+
+
+def sum_right(t: Tensor, ndims: int) -> Tensor:
+    """Sum over the last `ndims` dimensions."""
+    return t.sum(tuple(range(-ndims, 0))) if ndims else t
+
+
+def element_shape(fn: Any) -> torch.Size:
+    """Shape of the event counted in variables: (N,) for N one-hot variables of M classes, (D,) for D bits."""
+    inner = unwrap(fn)
+    ndims = len(inner.event_shape)
+    return fn.event_shape[: len(fn.event_shape) - ndims]
+
+
+def support_size(fn: Any) -> float:
+    """Number of joint values of one draw (inf when not finite)."""
+    family = family_of(fn)
+    if family is None or family.support is None:
+        return float("inf")
+    return float(len(family.support(unwrap(fn)))) ** element_shape(fn).numel()
+
+
+def joint_support(fn: Any) -> Tensor:
+    """Every joint value of one draw, shape (S, *event)."""
+    family = family_of(fn)
+    assert family is not None and family.support is not None
+    atoms = family.support(unwrap(fn))  # (M, *inner event)
+    elements = element_shape(fn)
+    index = torch.tensor(
+        list(itertools.product(range(len(atoms)), repeat=elements.numel())), dtype=torch.long, device=atoms.device
+    ).reshape(-1, *elements)
+    return atoms[index]
+
+
+def stick_logits(logits: Tensor) -> Tensor:
+    """Logits of the M − 1 stick-breaking bits of a categorical: a_m = l_m − log Σ_{j>m} exp l_j, shape (…, M − 1)."""
+    tail = torch.logcumsumexp(logits.flip(-1), -1).flip(-1)
+    return logits[..., :-1] - tail[..., 1:]
+
+
+def stick_index(bits: Tensor) -> Tensor:
+    """Index of the first bit that is one (M − 1 when none is), shape (…)."""
+    ends = torch.ones_like(bits[..., :1])
+    return torch.cat([bits, ends], -1).argmax(-1)
+
+
+def one_hot_like(index: Tensor, logits: Tensor) -> Tensor:
+    """One-hot coding of `index` in the dtype of `logits`."""
+    return one_hot(index, logits.shape[-1]).to(logits.dtype)
+
+
+def is_torch_distribution(fn: Any) -> bool:
+    """Whether `fn` is a distribution at all (and not a subsampling site)."""
+    return isinstance(fn, Distribution)
