@@ -1,0 +1,225 @@
+"""What follows from a `Table` by exact summation: the ELBO, its gradient, the evidence, posterior and K-sample bound.
+
+One signature: `quantity(model, guide, *args, **options)`, options as in `tabulate`; every quantity but `posterior`
+carries the graph to the parameters. B data points, S joint states, K draws. A site's *frames* are the plates that
+it lies in; a term with frames F depends only on latent sites whose frames are within F.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+
+from pathscore.errors import UsageError
+from pathscore.exact.enumeration import STATE_LIMIT, Table, tabulate, union
+
+Factors = dict[frozenset, torch.Tensor]
+
+
+def elbo(model, guide, *args, **options) -> torch.Tensor:
+    """The exact ELBO, a scalar with its graph.
+
+        Σ_z q(z | x) [ Σ scaled log p − Σ scaled log q ]
+
+    Scales (subsampled plates, KL weights) and masks multiply the terms as in `Trace_ELBO`, never the
+    probabilities. Raises UsageError as `tabulate` does.
+    """
+    table = tabulate(model, guide, *args, **options)
+    costs: Factors = {}
+    for sign, terms in ((1.0, table.log_p), (-1.0, table.log_q)):
+        for term in terms:
+            _add(costs, term.frames, sign * table.own(term.frames, term.scaled, term.name))
+    total = torch.zeros(())
+    for frames, cost in costs.items():
+        weight = _log_weight(table, frames).exp()
+        # A state of probability 0 adds 0, also where its cost is infinite.
+        total = total + (weight * torch.where(weight > 0, cost, 0.0)).sum()
+    return total
+
+
+def gradient(model, guide, *args, params, **options) -> tuple[torch.Tensor, ...]:
+    """The exact gradient of the ELBO (not of the loss) with respect to `params`, zeros where it does not reach.
+
+    `params`: an iterable of leaf tensors, for example `[*model.parameters(), *guide.parameters()]`.
+    """
+    params = list(params)
+    grads = torch.autograd.grad(elbo(model, guide, *args, **options), params, allow_unused=True)
+    return tuple(torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True))
+
+
+def _add(factors: Factors, frames: frozenset, tensor: torch.Tensor) -> None:
+    factors[frames] = factors[frames] + tensor if frames in factors else tensor
+
+
+def _log_weight(table: Table, frames: frozenset) -> torch.Tensor:
+    """log of q's weight of the latent sites within the frames, (n_1, …, n_L, *plates)."""
+    inside = [s for s in table.latents if s.frames <= frames]
+    return sum((table.own(s.frames, table.log_weight[s.name], s.name) for s in inside), torch.zeros(()))
+
+
+def log_evidence(model, guide, *args, **options) -> torch.Tensor:
+    """log p(x), unscaled, for each member of the plates that all sites share: (B,) for local latents only.
+
+        log Σ_z p(x, z)        plates inside out: log Σ over the states, then Σ over a plate's members
+
+    A global latent couples the data points and gives one scalar. The guide says which sites are latent and where
+    the quadrature nodes of continuous sites lie. Raises UsageError as `tabulate` does, for a subsampled plate
+    beside a global latent (the evidence of a subsample is not a share of the data's), and for plates that cross.
+    """
+    table = tabulate(model, guide, *args, **options)
+    keep = _shared_frames(table)
+    return _eliminate(table, _joint_factors(table), keep)
+
+
+def _shared_frames(table: Table) -> frozenset:
+    every = [s.frames for s in table.latents] + [t.frames for t in table.log_p]
+    keep = frozenset.intersection(*every) if every else frozenset()
+    for frame in union(every) - keep:
+        if frame.full_size is not None and frame.full_size != frame.size:
+            raise UsageError(f"plate {frame.name!r} is subsampled but a site lies outside of it: log p(x) needs all "
+                             f"{frame.full_size} of its members; run the plate without subsample_size")
+    return keep
+
+
+def _joint_factors(table: Table) -> Factors:
+    """log p(x, z) and the measure of the nodes, summed by plates.
+
+    A latent site's own prior enters unmasked: a masked data point then adds log Σ_z p(z) = 0.
+    """
+    factors: Factors = {}
+    latent = {s.name for s in table.latents}
+    for term in table.log_p:
+        log = term.bare if term.name in latent else term.masked
+        _add(factors, term.frames, table.own(term.frames, log, term.name))
+    for s in table.latents:
+        _add(factors, s.frames, table.own(s.frames, table.log_measure[s.name], s.name))
+    return factors
+
+
+def _eliminate(table: Table, factors: Factors, keep: frozenset) -> torch.Tensor:
+    """Sum the latents out, deepest plates first, down to the plates in `keep`."""
+    factors = {keep: torch.zeros(()), **factors}
+    while True:
+        frames = max(factors, key=len)  # the largest is contained in no other
+        axes = [i for i, s in enumerate(table.latents) if s.frames == frames]
+        log = factors.pop(frames)
+        log = log.logsumexp(axes, keepdim=True) if axes else log
+        if frames == keep:
+            depth = max((-f.dim for f in keep), default=0)
+            return log.reshape(log.shape[log.dim() - depth:])
+        outer = union(s.frames for s in table.latents if s.frames < frames) | keep
+        if outer == frames:
+            raise UsageError(f"plates {sorted(f.name for f in frames)} cross: their latent sites cannot be summed "
+                             "out plate by plate; make one of the plates part of the event (.to_event)")
+        log = log.sum([f.dim for f in frames - outer], keepdim=True)
+        _add(factors, outer, log)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """p(z | x) over the joint states of one member of the innermost plates.
+
+    `probs` (n_1, …, n_L, *plates) sums to 1 over the site axes; `sites` names these axes; `values[name]` has
+    shape (n_1, …, n_L, *plates, *event).
+    """
+
+    sites: tuple[str, ...]
+    probs: torch.Tensor
+    values: dict[str, torch.Tensor]
+
+    def marginal(self, site: str) -> torch.Tensor:
+        """Probabilities of the joint states of one site's event elements, (n, *plates)."""
+        others = [i for i, name in enumerate(self.sites) if name != site]
+        return self.probs.sum(others) if others else self.probs
+
+    def mean(self, site: str) -> torch.Tensor:
+        """E[z | x] of one site, (*plates, *event)."""
+        axes = list(range(len(self.sites)))
+        value = self.values[site].to(self.probs)
+        weight = self.probs.reshape(*self.probs.shape, *(1,) * (value.dim() - self.probs.dim()))
+        return (weight * value).sum(axes)
+
+
+def posterior(model, guide, *args, **options) -> Posterior:
+    """The exact posterior of the latent sites, without graph.
+
+        p(z = r | x) = ∂ log p(x) / ∂ log p(x, z = r)
+
+    so that one backward pass through the summation gives the marginals of global and local latents alike.
+    Raises UsageError as `log_evidence` does, and when no plate holds all the others (no joint table exists).
+    """
+    table = tabulate(model, guide, *args, **options)
+    inner = union(s.frames for s in table.latents)
+    if not any(s.frames == inner for s in table.latents):
+        raise UsageError("latent sites lie in plates side by side: their posterior has no one table; call "
+                         "posterior on a program with one of the plates")
+    factors = {frames: log.detach() for frames, log in _joint_factors(table).items()}
+    shape = torch.broadcast_shapes(*(log.shape for frames, log in factors.items() if frames <= inner))
+    tilt = torch.zeros(shape, dtype=factors[inner].dtype, device=factors[inner].device, requires_grad=True)
+    _add(factors, inner, tilt)
+    with torch.enable_grad():
+        (probs,) = torch.autograd.grad(_eliminate(table, factors, _shared_frames(table)).sum(), tilt)
+    return Posterior(tuple(s.name for s in table.latents), probs,
+                     {name: value.detach() for name, value in table.values.items()})
+
+
+def importance_bound(model, guide, *args, num_particles: int, alpha: float = 0.0, **options) -> torch.Tensor:
+    """The exact K-sample bound, a scalar with its graph: for tiny spaces, every multiset of K draws is weighed.
+
+        Σ_n scale_n E_{z_1..z_K ~ q} 1/(1 − α) log 1/K Σ_k w_nk^(1 − α),    w_nk = p(x_n, z_k) / q(z_k | x_n)
+
+    α = 0 is the importance-weighted bound L_K, K = 1 the ELBO. The weights of each data point are formed before
+    the plate's scale. Order does not matter, so the states' counts suffice: C(S + K − 1, K) multisets, K + 1 of
+    them for one bit. Raises UsageError when the latents do not share one plate, or for more than 2^14 multisets.
+
+    References: Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016. Li & Turner, "Rényi
+    divergence variational inference", 2016.
+    """
+    table = tabulate(model, guide, *args, **options)
+    frames, scale = _one_plate(table)
+    log_w, log_q = _local_weights(table, frames, scale)
+    counts = _multisets(log_q.shape[0], num_particles, log_w)
+    log_multinomial = math.lgamma(num_particles + 1) - torch.lgamma(counts + 1).sum(1)
+    log_chance = log_multinomial[:, None] + counts @ log_q  # (M, B)
+    order = 1.0 - alpha
+    # log(count) is −inf for a state that was not drawn: it leaves the sum, and no gradient passes.
+    log_mean = (order * log_w + counts.log()[:, :, None]).logsumexp(1) - math.log(num_particles)
+    return scale * (log_chance.exp() * log_mean / order).sum()
+
+
+def _one_plate(table: Table) -> tuple[frozenset, float]:
+    """The plates shared by all sites, and their scale N/B."""
+    frames = _shared_frames(table)
+    outside = [s.name for s in table.latents if s.frames != frames]
+    if outside:
+        raise UsageError(f"sites {outside} do not lie in the same plates as all others: the exact K-sample bound is "
+                         "per data point and needs all latent sites in one plate")
+    return frames, math.prod(f.full_size / f.size for f in frames if f.full_size is not None)
+
+
+def _local_weights(table: Table, frames: frozenset, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """log w and log q per joint state and data point, both (S, B)."""
+    log_w = torch.zeros(())
+    for sign, terms in ((1.0, table.log_p), (-1.0, table.log_q)):
+        for term in terms:
+            deeper = [f.dim for f in term.frames - frames]
+            scaled = term.scaled.sum(deeper, keepdim=True) if deeper else term.scaled
+            log_w = log_w + sign * scaled / scale
+    log_q = _log_weight(table, frames)
+    log_w, log_q = torch.broadcast_tensors(log_w, log_q)
+    states = math.prod(log_w.shape[: len(table.latents)])
+    return log_w.reshape(states, -1), log_q.reshape(states, -1)
+
+
+def _multisets(states: int, draws: int, like: torch.Tensor) -> torch.Tensor:
+    """How often each state occurs, for every multiset of draws: (M, S)."""
+    total = math.comb(states + draws - 1, draws)
+    if total > STATE_LIMIT:
+        raise UsageError(f"{draws} draws from {states} states make {total} multisets: the exact bound stops at "
+                         f"{STATE_LIMIT}; use fewer particles or a smaller latent")
+    # Stars and bars: positions of the states−1 bars among states+draws−1 places.
+    bars = torch.tensor(list(itertools.combinations(range(states + draws - 1), states - 1)), dtype=torch.long)
+    bars = bars.reshape(total, states - 1)
+    ends = torch.cat([torch.full((total, 1), -1), bars, torch.full((total, 1), states + draws - 1)], 1)
+    return (ends.diff(dim=1) - 1).to(like)
