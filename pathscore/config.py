@@ -7,6 +7,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -17,7 +18,9 @@ from pathscore.errors import UsageError, unknown
 from pathscore.options import FILLED, FRACTION, NOT_NEGATIVE, POSITIVE, Check, between, option, options_of
 
 WIDTH = between(1, 65_536)
-DEVICE = Check("must be auto, cpu, mps, cuda or cuda:N", lambda v: re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", v))
+DEVICES = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
+DEVICE = Check("must be auto, cpu, mps, cuda or cuda:N", lambda value: DEVICES.fullmatch(value) is not None)
+NOT_ONE = Check("must be finite and not 1", lambda value: abs(value) < math.inf and value != 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Program:
     classes: int = option(10, "classes of each categorical latent", check=between(2, 65_536))
     likelihood: str = option("bernoulli", "p(x | z)", choices="likelihood")
     prior: str = option("fixed", "prior of the top layer", choices="prior")
-    guide: str = option("amortised", "what each layer of q is conditioned on", choices="guide")
+    guide: str = option("amortized", "what each layer of q is conditioned on", choices="guide")
     trunk: str = option("mlp", "network between layers", choices="trunk")
     hidden: tuple[int, ...] | None = option(None, "hidden widths of a trunk", check=WIDTH, none="auto")
     activation: str = option("tanh", "between hidden layers", choices="activation")
@@ -43,9 +46,7 @@ class Objective:
     elbo: str = option("trace", "bound, and how costs are credited to sites", choices="elbo")
     estimator: str | None = option(None, "how the gradient passes each sample site: NAME or SITE=NAME,…", check=FILLED)
     particles: int = option(1, "draws of z per data point", check=between(1, 1_000_000))
-    alpha: float = option(
-        0.0, "order of the Rényi bound", check=Check("must not be 1", lambda v: abs(v) < 1e3 and v != 1)
-    )
+    alpha: float = option(0.0, "order of the Rényi bound (0: importance-weighted)", check=NOT_ONE)
     kl_weight: float = option(1.0, "weight of the latent terms", check=NOT_NEGATIVE)
     kl_warmup: float = option(0.0, "epochs over which the weight rises from 0", check=NOT_NEGATIVE)
 
@@ -75,7 +76,9 @@ class Optimisation:
     betas: tuple[float, ...] = option((0.9, 0.999), "Adam's two decay rates", check=FRACTION)
     eps: float = option(1e-8, "Adam's ε", check=POSITIVE)
     weight_decay: float = option(0.0, "decoupled decay for adamw, L2 otherwise", check=NOT_NEGATIVE)
-    schedule: str = option("none", "learning rate over the run", choices="schedule")
+    momentum: float = option(0.0, "momentum of sgd", check=FRACTION)
+    schedule: str = option("constant", "learning rate over the run", choices="schedule")
+    warmup: int = option(0, "steps over which the learning rate rises from 0", check=between(0, 10**9))
     clip: float | None = option(None, "largest global norm of the gradient", check=POSITIVE)
 
 

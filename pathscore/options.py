@@ -120,8 +120,10 @@ class Option:
 
     def accept(self, value: Any) -> Any:
         """The value as a configuration holds it, from JSON or TOML; UsageError names the key."""
-        if value is None and self.optional:
-            return None
+        if value is None:
+            if self.optional:
+                return None
+            raise UsageError(f"{self.name} must be {self.kind.words}, got null")
         if not self.kind.accept(value):
             raise UsageError(f"{self.name} must be {self.kind.words}, got {value!r}")
         if isinstance(value, list | tuple):
@@ -130,13 +132,13 @@ class Option:
 
     def require(self, value: Any) -> None:
         """Raise UsageError unless the value is one of the choices (where there are any) and passes its check."""
-        if value is None and self.optional:
+        if value is None:
             return
         if self.choices is not None and value not in CHOICES[self.choices]:
             raise unknown(self.choices, value, CHOICES[self.choices])
         members = value if isinstance(value, tuple) else (value,)
         if self.check is not None and not all(self.check.holds(member) for member in members):
-            raise UsageError(f"{self.flag} {self.check.words}, got {self.show(value)}")
+            raise UsageError(f"{self.flag} {self.check.words}, got {self.show(value) or 'nothing'}")
 
 
 def options_of(cls: type) -> dict[str, Option]:

@@ -1,0 +1,67 @@
+"""Run directories: where one is made, and the configuration that it keeps.
+
+`create(out, name) -> Path` makes a directory that holds no other run; `write_config` and `read_config` are its
+`config.json`. What cannot be made, read or written is a RunDirError, one line. Nothing here imports torch.
+"""
+
+import os
+import time
+from pathlib import Path
+
+from pathscore.config import Config
+from pathscore.errors import RunDirError
+
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+SUMMARY = "summary.json"
+
+
+def create(out: str | None, name: str) -> Path:
+    """A new run directory: `out`, or `runs/<time>-<name>`, made free by a number where two start in one second."""
+    if out is not None:
+        path = Path(out)
+        if (path / CONFIG).exists():
+            raise RunDirError(f"--out {out} already holds a run: choose another, or continue it with --resume {out}")
+        return make(path)
+    stem = Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+    path, number = stem, 2
+    while path.exists():
+        path, number = stem.with_name(f"{stem.name}-{number}"), number + 1
+    return make(path)
+
+
+def make(path: Path) -> Path:
+    """The directory `path`, made with its parents if it is missing, and known to be writable."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path, os.W_OK)
+    except OSError as error:
+        raise RunDirError(f"cannot make the run directory {path}: {error.strerror or error}") from None
+    if not writable:
+        raise RunDirError(f"the run directory {path} is not writable: choose another --out")
+    return path
+
+
+def write_config(path: Path, config: Config) -> None:
+    """Write `config.json`; RunDirError when the file system refuses."""
+    write_text(path / CONFIG, config.to_json())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write one file of a run directory whole: to a temporary name first, then in place of the old one."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RunDirError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def read_config(path: Path) -> Config:
+    """The configuration of the run in directory `path`."""
+    try:
+        text = (path / CONFIG).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunDirError(f"{path} is no run directory: {CONFIG}: {reason}") from None
+    return Config.from_json(text, where=str(path / CONFIG))
