@@ -1,0 +1,101 @@
+"""What a program does during one step: `Recorder()`, the outermost Pyro handler, notes parameters and sample sites.
+
+Parameters are kept for good, by name, as the unconstrained tensors that an optimiser moves; sample sites for one step,
+so that a non-finite loss can be traced to its site. Values saved by an earlier run wait here until the program
+asks for the parameter of that name.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyro
+import torch
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions import transform_to
+
+from pathscore.errors import UsageError
+
+# Pyro's mark between a module's name and that of its parameter: "model$$$decoder.0.weight".
+MODULE_MARK = "$$$"
+
+
+def plain_name(name: str) -> str:
+    """The name as a user reads it: "model.decoder.0.weight"."""
+    return name.replace(MODULE_MARK, ".")
+
+
+class Recorder(Messenger):
+    """Notes every parameter (`params`: name → unconstrained tensor) and the sample messages since `forget` (`sites`)."""
+
+    def __init__(self):
+        super().__init__()
+        self.params: dict[str, Tensor] = {}
+        self.sites: list[Any] = []
+        self.waiting: dict[str, Tensor] = {}
+        self._ids: set[int] = set()
+
+    def forget(self) -> None:
+        """Drop the sample sites of the step that is over: they hold its tensors."""
+        self.sites.clear()
+
+    def subsampled(self) -> Iterator[Any]:
+        """The messages with which plates draw their indices."""
+        return (msg for msg in self.sites if site_is_subsample(msg))
+
+    def sampled(self) -> Iterator[Any]:
+        """The messages of true sample sites, guide first, in the order in which they ran."""
+        return (msg for msg in self.sites if not site_is_subsample(msg))
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        self.sites.append(msg)
+
+    def _pyro_param(self, msg: Any) -> None:
+        if self.waiting and msg["name"] in self.waiting:
+            self._restore(msg, self.waiting.pop(msg["name"]))
+
+    def _pyro_post_param(self, msg: Any) -> None:
+        value = msg["value"]
+        # A module's own parameter arrives bare when Pyro keeps parameters local to modules.
+        tensor = value.unconstrained() if hasattr(value, "unconstrained") else value
+        self._refuse_stray(msg, tensor)
+        if id(tensor) not in self._ids:
+            self._ids.add(id(tensor))
+            self.params[self._free_name(msg["name"])] = tensor
+
+    def _free_name(self, name: str) -> str:
+        # Two modules may use one name when parameters are local to modules.
+        count, free = 1, name
+        while free in self.params:
+            count += 1
+            free = f"{name} ({count})"
+        return free
+
+    def _restore(self, msg: Any, saved: Tensor) -> None:
+        name, initial = msg["name"], msg["args"][1] if len(msg["args"]) > 1 else None
+        store = pyro.get_param_store()
+        if name in store:
+            target = dict(store.named_parameters())[name]
+        elif isinstance(initial, torch.nn.Parameter):
+            target = initial
+        else:
+            # In the store before Pyro asks for a first value: drawing that would consume random numbers.
+            store.setdefault(name, transform_to(msg["kwargs"]["constraint"])(saved), msg["kwargs"]["constraint"])
+            target = dict(store.named_parameters())[name]
+        if target.shape != saved.shape:
+            raise UsageError(
+                f"saved parameter {plain_name(name)!r} has shape {tuple(saved.shape)}, "
+                f"the program's has {tuple(target.shape)}: rebuild the program that was saved"
+            )
+        with torch.no_grad():
+            target.copy_(saved)
+
+    @staticmethod
+    def _refuse_stray(msg: Any, tensor: Tensor) -> None:
+        own = msg["args"][1] if len(msg["args"]) > 1 else None
+        if MODULE_MARK in msg["name"] and isinstance(own, torch.nn.Parameter) and own is not tensor:
+            raise UsageError(
+                f"parameter {plain_name(msg['name'])!r} of the module is not the tensor that Pyro holds, so training "
+                "would not move it: make it contiguous, and change it in place (copy_) once training has begun"
+            )

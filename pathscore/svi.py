@@ -1,0 +1,215 @@
+"""Stochastic variational inference with one fused optimiser: `SVI(model, guide, optim, loss).step(*args) -> float`.
+
+Drop-in for `pyro.infer.SVI` with any Pyro program and any Pyro ELBO. Every object keeps its parameters in a store of
+its own, so two runs in one process never touch each other; a step with a non-finite loss or gradient is refused before
+the optimiser moves; and the first step names every parameter that no gradient reaches.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import pyro
+import pyro.infer
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from pathscore.errors import NumericsError, PathscoreError, UsageError
+from pathscore.numerics import blame, finite, kind_of
+from pathscore.optimiser import JointOptim, as_optim, gradient_norm
+from pathscore.recorder import Recorder, plain_name
+
+VALIDATE = ("first", "always", "never")
+
+
+class SVI(pyro.infer.SVI):
+    """Stochastic variational inference: min E_q[log q(z | x) − log p(x, z)] over the parameters of model and guide.
+
+    model, guide: Pyro programs called with the arguments of `step`: functions, modules, PyroModules, autoguides.
+    optim: `OptimizerSpec`, the name of an optimiser, a torch optimiser class or factory, or a `PyroOptim`. Parameters
+        are those the programs register (`pyro.param`, `pyro.module`), whenever they first do, plus those of
+        `loss.estimators` when the objective has such a module.
+    loss: a Pyro ELBO, or anything else that `pyro.infer.SVI` takes.
+    per_datum: divide loss and gradient by `len(args[0])`, so that rates do not depend on the batch size.
+    validate: when Pyro's validation runs (if it is on at all): "first" step, "always" or "never". It costs a third of
+        a small model's step. No setting is left changed.
+    require_gradients: refuse a first step that leaves a parameter without gradient.
+
+    Raises: UsageError for a program with nothing to train, or parameters that no gradient reaches; NumericsError for a
+    loss or gradient that is not finite, with parameters and optimiser as they were before the step.
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        guide: Callable,
+        optim: Any = None,
+        loss: Any = None,
+        *,
+        per_datum: bool = False,
+        validate: str = "first",
+        require_gradients: bool = True,
+    ):
+        if validate not in VALIDATE:
+            raise UsageError(f"validate must be one of {', '.join(VALIDATE)}, got {validate!r}")
+        self.elbo = pyro.infer.Trace_ELBO(max_plate_nesting=1) if loss is None else loss
+        super().__init__(model, guide, as_optim(optim), self.elbo)
+        self.per_datum = per_datum
+        self.validate = validate
+        self.require_gradients = require_gradients
+        self.steps = 0
+        self.gradient_norm = float("nan")
+        self.recorder = Recorder()
+        self._store: dict[str, dict] = {"params": {}, "constraints": {}}
+        self._open = False
+        self._first = True
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Run programs with this object's parameters: `with svi.scope(): guide(x)`. Nests freely."""
+        if self._open:
+            yield
+            return
+        store = pyro.get_param_store()
+        outside = store.get_state()
+        store.clear()
+        store.set_state(self._store)  # type: ignore[arg-type]
+        self._open = True
+        try:
+            with self.recorder:
+                yield
+        finally:
+            self._open = False
+            self._store = store.get_state()  # type: ignore[assignment]
+            store.clear()
+            store.set_state(outside)
+
+    def step(self, *args, **kwargs) -> Any:
+        """One gradient step.
+
+        Returns: the loss as a number (a tuple for objectives with several losses), divided by the batch size under
+        `per_datum`.
+        """
+        with self.scope():
+            try:
+                loss = self._gradients(*args, **kwargs)
+                self._adopt()
+                self._advance(loss, 1.0 / len(args[0]) if self.per_datum else 1.0)
+            finally:
+                self.recorder.forget()
+                for parameter in self._trained():
+                    parameter.grad = None
+        self.steps += 1
+        self._first = False
+        return self._scaled(loss, args)
+
+    def evaluate_loss(self, *args, **kwargs) -> Any:
+        """The loss without a step, scaled as `step` scales it. Consumes random numbers as the programs do."""
+        with self.scope(), torch.no_grad():
+            loss = self.loss(self.model, self.guide, *args, **kwargs)
+            self.recorder.forget()
+        return self._scaled(_numbers(loss), args)
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Every parameter met so far: name in the program → unconstrained tensor; "estimators.…" for the estimators'."""
+        own = getattr(self.elbo, "estimators", None)
+        named = own.named_parameters() if isinstance(own, nn.Module) else ()
+        return {**self.recorder.params, **{f"estimators.{name}": parameter for name, parameter in named}}
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The modules whose state belongs to this run: "model", "guide", "estimators", where there are such."""
+        candidates = {
+            "model": _module_of(self.model),
+            "guide": _module_of(self.guide),
+            "estimators": getattr(self.elbo, "estimators", None),
+        }
+        return {name: module for name, module in candidates.items() if isinstance(module, nn.Module)}
+
+    def _gradients(self, *args, **kwargs) -> Any:
+        try:
+            with self._validation():
+                return _numbers(self.loss_and_grads(self.model, self.guide, *args, **kwargs))
+        except PathscoreError:
+            raise
+        except (ValueError, UserWarning) as problem:
+            # Validation and Pyro's own warnings notice NaN too, but name neither site nor step.
+            cause = blame(self.recorder)
+            if "finite" in cause:
+                raise
+            raise NumericsError(f"step {self.steps + 1}: the loss is not finite, {cause}") from problem
+
+    def _validation(self) -> AbstractContextManager:
+        quick = self.validate == "never" or (self.validate == "first" and not self._first)
+        return pyro.validation_enabled(False) if quick else nullcontext()
+
+    def _adopt(self) -> None:
+        if not isinstance(self.optim, JointOptim):
+            return
+        optim = self.optim
+        found = [(n, p) for n, p in self.parameters().items() if p.grad is not None and not optim.holds(p)]
+        optim.adopt([pair for pair in found if not pair[0].startswith("estimators.")])
+        optim.adopt([pair for pair in found if pair[0].startswith("estimators.")], estimator=True)
+
+    def _advance(self, loss: Any, scale: float) -> None:
+        if self._first:
+            self._check_first()
+        if not all(math.isfinite(part) for part in (loss if isinstance(loss, tuple) else (loss,))):
+            raise NumericsError(f"step {self.steps + 1}: the loss is {loss}, {blame(self.recorder)}")
+        trained = [p for p in self._trained() if p.grad is not None]
+        gradients = [p.grad for p in trained]
+        norm = gradient_norm(gradients)  # type: ignore[arg-type]
+        if not math.isfinite(norm):
+            raise NumericsError(f"step {self.steps + 1}: {self._bad_gradients()}")
+        if scale != 1.0:
+            torch._foreach_mul_(gradients, scale)
+        self.gradient_norm = norm * scale
+        if isinstance(self.optim, JointOptim):
+            self.optim.advance(self.gradient_norm)
+        else:
+            self.optim(trained)
+
+    def _trained(self) -> list[Tensor]:
+        if isinstance(self.optim, JointOptim) and self.optim.torch_optim is not None and not self._first:
+            return list(self.optim.parameters())
+        return list(self.parameters().values())
+
+    def _check_first(self) -> None:
+        params = self.parameters()
+        if not any(p.requires_grad for p in params.values()):
+            raise UsageError(
+                "nothing to train: neither model nor guide registers a parameter; "
+                "call pyro.module(name, module) or pyro.param(name, value) inside them"
+            )
+        missing = [plain_name(name) for name, p in params.items() if p.requires_grad and p.grad is None]
+        if missing and self.require_gradients:
+            raise UsageError(
+                f"no gradient reaches {', '.join(missing[:5])}{' and others' * (len(missing) > 5)}: use it in the "
+                "program, freeze it with requires_grad_(False), or pass require_gradients=False"
+            )
+
+    def _bad_gradients(self) -> str:
+        bad = [(n, p.grad) for n, p in self.parameters().items() if p.grad is not None and not finite(p.grad)]
+        if not bad:
+            return "the norm of the gradient overflows"
+        names = ", ".join(plain_name(name) for name, _ in bad[:3])
+        return f"the loss is finite but the gradient of {names} is {kind_of(bad[0][1])}, {blame(self.recorder)}"
+
+    def _scaled(self, loss: Any, args: tuple) -> Any:
+        if not self.per_datum:
+            return loss
+        count = len(args[0])
+        return type(loss)(part / count for part in loss) if isinstance(loss, tuple) else loss / count
+
+
+def _numbers(loss: Any) -> Any:
+    if isinstance(loss, tuple):
+        return type(loss)(float(part) for part in loss)
+    return float(loss)
+
+
+def _module_of(program: Callable) -> Any:
+    """The module behind a program: itself, what handlers wrap, or the object whose method it is."""
+    program = poutine.unwrap(program)
+    return program if isinstance(program, nn.Module) else getattr(program, "__self__", None)
