@@ -1,0 +1,29 @@
+"""Pathscore: how the gradient passes a sampling step, chosen per sample site of any Pyro program.
+
+The public names are listed in `EXPORTS` and imported when they are first used, so that `import pathscore` and the help
+text of the command line do not wait for torch.
+"""
+
+import importlib
+from typing import Any
+
+EXPORTS: dict[str, tuple[str, ...]] = {
+    "pathscore.config": ("Config",),
+    "pathscore.errors": ("NumericsError", "PathscoreError", "RunDirError", "UsageError"),
+    "pathscore.optimiser": ("OptimizerSpec",),
+    "pathscore.svi": ("SVI",),
+}
+_HOME = {name: module for module, names in EXPORTS.items() for name in names}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'pathscore' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -47,7 +47,7 @@ class Objective:
     estimator: str | None = option(None, "how the gradient passes each sample site: NAME or SITE=NAME,…", check=FILLED)
     particles: int = option(1, "draws of z per data point", check=between(1, 1_000_000))
     alpha: float = option(0.0, "order of the Rényi bound (0: importance-weighted)", check=NOT_ONE)
-    kl_weight: float = option(1.0, "weight of the latent terms", check=NOT_NEGATIVE)
+    kl_weight: float = option(1.0, "weight of the latent terms", check=POSITIVE)
     kl_warmup: float = option(0.0, "epochs over which the weight rises from 0", check=NOT_NEGATIVE)
 
 

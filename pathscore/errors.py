@@ -20,6 +20,10 @@ class UsageError(PathscoreError):
     exit_code = 2
 
 
+class DataError(UsageError):
+    """A data set is missing, damaged, or holds values that the run cannot use: exit code 2."""
+
+
 class RunDirError(PathscoreError):
     """A run directory cannot be made, read, locked or written: exit code 3."""
 
