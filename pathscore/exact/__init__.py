@@ -1,7 +1,12 @@
-"""Exact references for programs small enough to sum out: ELBO, gradient, evidence, posterior, K-sample bound."""
+"""Exact references for programs small enough to sum out: ELBO, gradient, evidence, posterior, K-sample bound.
 
+`exact.gaussian` has the same quantities in closed form for linear-Gaussian programs.
+"""
+
+from pathscore.exact import gaussian
 from pathscore.exact.enumeration import STATE_LIMIT, Table, tabulate
-from pathscore.exact.quantities import Posterior, elbo, gradient, importance_bound, log_evidence, posterior
+from pathscore.exact.particles import importance_bound
+from pathscore.exact.quantities import Posterior, elbo, gradient, log_evidence, posterior
 
-__all__ = ["STATE_LIMIT", "Posterior", "Table", "elbo", "gradient", "importance_bound", "log_evidence", "posterior",
-           "tabulate"]
+__all__ = ["STATE_LIMIT", "Posterior", "Table", "elbo", "gaussian", "gradient", "importance_bound", "log_evidence",
+           "posterior", "tabulate"]

@@ -87,7 +87,7 @@ class Table:
 
 
 class _PlaceNodes(Messenger):
-    """Gives every latent site of the guide its nodes, one joint state per row; sits outside the row plate."""
+    """Gives every latent site of the guide its nodes, one joint state per row."""
 
     def __init__(self, latents: tuple[Latent, ...], depth: int):
         super().__init__()
@@ -121,7 +121,8 @@ def _node_indices(latents: tuple[Latent, ...], depth: int) -> dict[str, torch.Te
     return digits
 
 
-def _vectorised(site) -> frozenset:
+def plates(site) -> frozenset:
+    """The vectorised plates that a site lies in."""
     return frozenset(f for f in site["cond_indep_stack"] if f.vectorized and f.name != _ROWS)
 
 
@@ -131,18 +132,28 @@ def _sites(trace) -> list[tuple[str, Any]]:
             if site["type"] == "sample" and not site_is_subsample(site)]
 
 
-def _plan(model, guide, args, kwargs, nodes) -> tuple[tuple[Latent, ...], int]:
-    """The guide's latent sites and the depth of plates, from one run whose random numbers are given back."""
+def trial(model, guide, args, kwargs) -> tuple[list[tuple[str, Any]], int]:
+    """The guide's latent sites (name, site) and the depth of plates, from a run whose random draws are given back."""
     with torch.random.fork_rng(), torch.no_grad():
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
-    latents = tuple(Latent(name, rule_for(name, site["fn"], nodes), elements(site["fn"]), _vectorised(site))
-                    for name, site in _sites(guide_trace) if not site["is_observed"])
     for name, site in _sites(model_trace):
         if not site["is_observed"] and name not in guide_trace:
             raise UsageError(f"latent site {name!r} of the model is missing from the guide: add it there")
-    frames = union(_vectorised(site) for trace in (guide_trace, model_trace) for _, site in _sites(trace))
+    frames = union(plates(site) for trace in (guide_trace, model_trace) for _, site in _sites(trace))
+    latents = [(name, site) for name, site in _sites(guide_trace) if not site["is_observed"]]
     return latents, max((-f.dim for f in frames), default=0)
+
+
+def run_rows(model, guide, args, kwargs, placed: Messenger, count: int, depth: int):
+    """Traces of guide and model inside a plate of `count` rows, latent values given by the handler `placed`."""
+    rows = pyro.plate(_ROWS, count, dim=-depth - 1)
+    # Both handlers stand outside the row plate: it does not broadcast a site that already has its value.
+    with placed, rows:
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+    with poutine.replay(trace=guide_trace), rows:
+        model_trace = poutine.trace(model).get_trace(*args, **kwargs)
+    return guide_trace, model_trace
 
 
 def _refuse_too_many(latents: tuple[Latent, ...]) -> None:
@@ -153,14 +164,15 @@ def _refuse_too_many(latents: tuple[Latent, ...]) -> None:
                          f"enumeration stops at {STATE_LIMIT}; make the latent smaller or estimate by sampling")
 
 
-def _terms(trace, sizes: tuple[int, ...]) -> tuple[Term, ...]:
+def site_terms(trace, sizes: tuple[int, ...]) -> tuple[Term, ...]:
+    """The log-probabilities of a row trace, the row axis unfolded to `sizes`."""
     trace = prune_subsample_sites(trace)
     trace.compute_log_prob()
     found = []
     for name, site in _sites(trace):
         bare = site["unscaled_log_prob"]
         logs = (site["log_prob"], scale_and_mask(bare, mask=site["mask"]), bare)
-        found.append(Term(name, _vectorised(site), *(_unfold(log, sizes) for log in logs)))
+        found.append(Term(name, plates(site), *(_unfold(log, sizes) for log in logs)))
     return tuple(found)
 
 
@@ -169,7 +181,7 @@ def _unfold(rows: torch.Tensor, sizes: tuple[int, ...]) -> torch.Tensor:
     return rows.reshape(*sizes, *rows.shape[1:])
 
 
-def tabulate(model, guide, *args, max_plate_nesting: int | None = None, nodes: int = 32, **kwargs) -> Table:
+def tabulate(model, guide, *args, max_plate_nesting: int | None = None, nodes: int = 64, **kwargs) -> Table:
     """Score every joint state of the guide's latent sites under guide and model, with the graph to the parameters.
 
     Continuous sites take the nodes of a quadrature rule, `nodes` of them per event element. `max_plate_nesting`
@@ -178,23 +190,21 @@ def tabulate(model, guide, *args, max_plate_nesting: int | None = None, nodes: i
     Raises UsageError when the program has more than 2^14 joint states, a site without a finite support or a
     quadrature rule, or a model site that the guide lacks.
     """
-    latents, depth = _plan(model, guide, args, kwargs, nodes)
+    sites, depth = trial(model, guide, args, kwargs)
+    latents = tuple(Latent(name, rule_for(name, site["fn"], nodes), elements(site["fn"]), plates(site))
+                    for name, site in sites)
     _refuse_too_many(latents)
     depth = depth if max_plate_nesting is None else max(depth, max_plate_nesting)
     sizes = tuple(s.size for s in latents)
-    rows = pyro.plate(_ROWS, math.prod(sizes), dim=-depth - 1)
-    with _PlaceNodes(latents, depth) as placed, rows:
-        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-    # Outside the row plate: a site that is already replayed would not be broadcast by it.
-    with poutine.replay(trace=guide_trace), rows:
-        model_trace = poutine.trace(model).get_trace(*args, **kwargs)
+    placed = _PlaceNodes(latents, depth)
+    guide_trace, model_trace = run_rows(model, guide, args, kwargs, placed, math.prod(sizes), depth)
     return Table(
         latents=latents,
         log_weight={name: _unfold(log, sizes) for name, log in placed.log_weight.items()},
         log_measure={name: _unfold(log, sizes) for name, log in placed.log_measure.items()},
         values={s.name: _unfold(guide_trace.nodes[s.name]["value"], sizes) for s in latents},
-        log_q=_terms(guide_trace, sizes),
-        log_p=_terms(model_trace, sizes),
+        log_q=site_terms(guide_trace, sizes),
+        log_p=site_terms(model_trace, sizes),
     )
 
 

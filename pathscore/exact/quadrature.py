@@ -182,26 +182,28 @@ def double_exponential(base, nodes: int) -> Rule:
     return Rule(nodes, place)
 
 
-_INTERVALS = (constraints.real, constraints.positive, constraints.nonnegative, constraints.unit_interval)
-RULES: dict[type, Callable[..., Rule]] = {
-    torch.distributions.Normal: hermite,
-    torch.distributions.Laplace: laguerre,
-    torch.distributions.TransformedDistribution: transformed,
-    dist.Delta: point,
-}
-BY_SUPPORT = ((constraints.nonnegative_integer, counts), *((c, double_exponential) for c in _INTERVALS))
+def _bijection_of_gauss(base) -> bool:
+    """An elementwise bijection of a law with a Gauss rule (not |z|, which would fold the nodes onto each other)."""
+    return (isinstance(base, torch.distributions.TransformedDistribution)
+            and isinstance(base.base_dist, (torch.distributions.Normal, torch.distributions.Laplace))
+            and all(t.bijective and t.codomain.event_dim == 0 for t in base.transforms))
 
 
-def _rule_maker(base) -> Callable[..., Rule] | None:
-    if getattr(base, "has_enumerate_support", False):
-        return finite
-    for kind, make in RULES.items():
-        if isinstance(base, kind):
-            return make
-    for support, make in BY_SUPPORT:
-        if not base.event_shape and type(base.support) is type(support):
-            return make
-    return None
+def _support_is(*kinds: constraints.Constraint) -> Callable[..., bool]:
+    return lambda base: not base.event_shape and isinstance(base.support, tuple(type(kind) for kind in kinds))
+
+
+# The first line whose test holds for a distribution gives its rule.
+RULES: tuple[tuple[Callable[..., bool], Callable[..., Rule]], ...] = (
+    (lambda base: base.has_enumerate_support, finite),
+    (lambda base: isinstance(base, torch.distributions.Normal), hermite),
+    (lambda base: isinstance(base, torch.distributions.Laplace), laguerre),
+    (lambda base: isinstance(base, dist.Delta), point),
+    (_bijection_of_gauss, transformed),
+    (_support_is(constraints.nonnegative_integer), counts),
+    (_support_is(constraints.real, constraints.positive, constraints.nonnegative, constraints.unit_interval),
+     double_exponential),
+)
 
 
 def rule_for(name: str, fn, nodes: int) -> Rule:
@@ -210,8 +212,8 @@ def rule_for(name: str, fn, nodes: int) -> Rule:
     Raises UsageError when the site's distribution has neither a finite support nor a one-dimensional rule.
     """
     base = unwrap(fn)
-    make = _rule_maker(base)
-    if make is None:
-        raise UsageError(f"site {name!r} has distribution {type(base).__name__}: exact computation needs a finite "
-                         "support or a one-dimensional continuous variable; estimate by sampling instead")
-    return make(base, nodes)
+    for applies, make in RULES:
+        if applies(base):
+            return make(base, nodes)
+    raise UsageError(f"site {name!r} has distribution {type(base).__name__}: exact computation needs a finite support "
+                     "or a one-dimensional continuous variable; estimate by sampling instead")

@@ -1,18 +1,16 @@
-"""What follows from a `Table` by exact summation: the ELBO, its gradient, the evidence, posterior and K-sample bound.
+"""What follows from a `Table` by exact summation: the ELBO, its gradient, the evidence and the posterior.
 
 One signature: `quantity(model, guide, *args, **options)`, options as in `tabulate`; every quantity but `posterior`
 carries the graph to the parameters. B data points, S joint states, K draws. A site's *frames* are the plates that
 it lies in; a term with frames F depends only on latent sites whose frames are within F.
 """
 
-import itertools
-import math
 from dataclasses import dataclass
 
 import torch
 
 from pathscore.errors import UsageError
-from pathscore.exact.enumeration import STATE_LIMIT, Table, tabulate, union
+from pathscore.exact.enumeration import Table, tabulate, union
 
 Factors = dict[frozenset, torch.Tensor]
 
@@ -32,19 +30,20 @@ def elbo(model, guide, *args, **options) -> torch.Tensor:
             _add(costs, term.frames, sign * table.own(term.frames, term.scaled, term.name))
     total = torch.zeros(())
     for frames, cost in costs.items():
-        weight = _log_weight(table, frames).exp()
+        weight = log_weight(table, frames).exp()
         # A state of probability 0 adds 0, also where its cost is infinite.
         total = total + (weight * torch.where(weight > 0, cost, 0.0)).sum()
     return total
 
 
-def gradient(model, guide, *args, params, **options) -> tuple[torch.Tensor, ...]:
+def gradient(model, guide, *args, params, of=elbo, **options) -> tuple[torch.Tensor, ...]:
     """The exact gradient of the ELBO (not of the loss) with respect to `params`, zeros where it does not reach.
 
-    `params`: an iterable of leaf tensors, for example `[*model.parameters(), *guide.parameters()]`.
+    `params`: an iterable of leaf tensors, for example `[*model.parameters(), *guide.parameters()]`. `of`: another
+    quantity of this package, for example `importance_bound`; its options are keyword arguments here.
     """
     params = list(params)
-    grads = torch.autograd.grad(elbo(model, guide, *args, **options), params, allow_unused=True)
+    grads = torch.autograd.grad(of(model, guide, *args, **options).sum(), params, allow_unused=True)
     return tuple(torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True))
 
 
@@ -52,7 +51,7 @@ def _add(factors: Factors, frames: frozenset, tensor: torch.Tensor) -> None:
     factors[frames] = factors[frames] + tensor if frames in factors else tensor
 
 
-def _log_weight(table: Table, frames: frozenset) -> torch.Tensor:
+def log_weight(table: Table, frames: frozenset) -> torch.Tensor:
     """log of q's weight of the latent sites within the frames, (n_1, …, n_L, *plates)."""
     inside = [s for s in table.latents if s.frames <= frames]
     return sum((table.own(s.frames, table.log_weight[s.name], s.name) for s in inside), torch.zeros(()))
@@ -68,11 +67,12 @@ def log_evidence(model, guide, *args, **options) -> torch.Tensor:
     beside a global latent (the evidence of a subsample is not a share of the data's), and for plates that cross.
     """
     table = tabulate(model, guide, *args, **options)
-    keep = _shared_frames(table)
+    keep = shared_frames(table)
     return _eliminate(table, _joint_factors(table), keep)
 
 
-def _shared_frames(table: Table) -> frozenset:
+def shared_frames(table: Table) -> frozenset:
+    """The plates that every site lies in; UsageError where another plate is subsampled."""
     every = [s.frames for s in table.latents] + [t.frames for t in table.log_p]
     keep = frozenset.intersection(*every) if every else frozenset()
     for frame in union(every) - keep:
@@ -159,67 +159,6 @@ def posterior(model, guide, *args, **options) -> Posterior:
     tilt = torch.zeros(shape, dtype=factors[inner].dtype, device=factors[inner].device, requires_grad=True)
     _add(factors, inner, tilt)
     with torch.enable_grad():
-        (probs,) = torch.autograd.grad(_eliminate(table, factors, _shared_frames(table)).sum(), tilt)
+        (probs,) = torch.autograd.grad(_eliminate(table, factors, shared_frames(table)).sum(), tilt)
     return Posterior(tuple(s.name for s in table.latents), probs,
                      {name: value.detach() for name, value in table.values.items()})
-
-
-def importance_bound(model, guide, *args, num_particles: int, alpha: float = 0.0, **options) -> torch.Tensor:
-    """The exact K-sample bound, a scalar with its graph: for tiny spaces, every multiset of K draws is weighed.
-
-        Σ_n scale_n E_{z_1..z_K ~ q} 1/(1 − α) log 1/K Σ_k w_nk^(1 − α),    w_nk = p(x_n, z_k) / q(z_k | x_n)
-
-    α = 0 is the importance-weighted bound L_K, K = 1 the ELBO. The weights of each data point are formed before
-    the plate's scale. Order does not matter, so the states' counts suffice: C(S + K − 1, K) multisets, K + 1 of
-    them for one bit. Raises UsageError when the latents do not share one plate, or for more than 2^14 multisets.
-
-    References: Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016. Li & Turner, "Rényi
-    divergence variational inference", 2016.
-    """
-    table = tabulate(model, guide, *args, **options)
-    frames, scale = _one_plate(table)
-    log_w, log_q = _local_weights(table, frames, scale)
-    counts = _multisets(log_q.shape[0], num_particles, log_w)
-    log_multinomial = math.lgamma(num_particles + 1) - torch.lgamma(counts + 1).sum(1)
-    log_chance = log_multinomial[:, None] + counts @ log_q  # (M, B)
-    order = 1.0 - alpha
-    # log(count) is −inf for a state that was not drawn: it leaves the sum, and no gradient passes.
-    log_mean = (order * log_w + counts.log()[:, :, None]).logsumexp(1) - math.log(num_particles)
-    return scale * (log_chance.exp() * log_mean / order).sum()
-
-
-def _one_plate(table: Table) -> tuple[frozenset, float]:
-    """The plates shared by all sites, and their scale N/B."""
-    frames = _shared_frames(table)
-    outside = [s.name for s in table.latents if s.frames != frames]
-    if outside:
-        raise UsageError(f"sites {outside} do not lie in the same plates as all others: the exact K-sample bound is "
-                         "per data point and needs all latent sites in one plate")
-    return frames, math.prod(f.full_size / f.size for f in frames if f.full_size is not None)
-
-
-def _local_weights(table: Table, frames: frozenset, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """log w and log q per joint state and data point, both (S, B)."""
-    log_w = torch.zeros(())
-    for sign, terms in ((1.0, table.log_p), (-1.0, table.log_q)):
-        for term in terms:
-            deeper = [f.dim for f in term.frames - frames]
-            scaled = term.scaled.sum(deeper, keepdim=True) if deeper else term.scaled
-            log_w = log_w + sign * scaled / scale
-    log_q = _log_weight(table, frames)
-    log_w, log_q = torch.broadcast_tensors(log_w, log_q)
-    states = math.prod(log_w.shape[: len(table.latents)])
-    return log_w.reshape(states, -1), log_q.reshape(states, -1)
-
-
-def _multisets(states: int, draws: int, like: torch.Tensor) -> torch.Tensor:
-    """How often each state occurs, for every multiset of draws: (M, S)."""
-    total = math.comb(states + draws - 1, draws)
-    if total > STATE_LIMIT:
-        raise UsageError(f"{draws} draws from {states} states make {total} multisets: the exact bound stops at "
-                         f"{STATE_LIMIT}; use fewer particles or a smaller latent")
-    # Stars and bars: positions of the states−1 bars among states+draws−1 places.
-    bars = torch.tensor(list(itertools.combinations(range(states + draws - 1), states - 1)), dtype=torch.long)
-    bars = bars.reshape(total, states - 1)
-    ends = torch.cat([torch.full((total, 1), -1), bars, torch.full((total, 1), states + draws - 1)], 1)
-    return (ends.diff(dim=1) - 1).to(like)
