@@ -7,6 +7,6 @@ from guides.amortized import AmortizedGuide
 from guides.base import LayeredGuide
 from guides.factorised import FactorisedGuide
 
-GUIDES: dict[str, type[LayeredGuide]] = {"amortized": AmortizedGuide, "factorised": FactorisedGuide}
+GUIDES: dict[str, type[LayeredGuide]] = {"amortised": AmortizedGuide, "factorised": FactorisedGuide}
 
 __all__ = ["GUIDES", "AmortizedGuide", "FactorisedGuide", "LayeredGuide"]

@@ -3,8 +3,8 @@
     guide(x)          : the Pyro program q(z | x), for x (B, X): sites "z1", "z2", …, upwards, in `plate("data", B)`
     guide.encode(x)   : {"z1": distribution, …} met on one pass, each with batch shape (B,)
 
-A guide takes the model's keyword arguments, so that one dictionary builds both. To add one: subclass `LayeredGuide`, say in
-`inputs` what each layer's network reads and in `draw` in what order the layers are drawn, and enter it in `GUIDES`.
+A guide takes the model's keyword arguments, so that one dictionary builds both. To add one: subclass `LayeredGuide`,
+say in `make_networks` what each layer's network reads and in `draw` how the layers are drawn, and enter it in `GUIDES`.
 """
 
 from collections.abc import Sequence

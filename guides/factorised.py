@@ -12,8 +12,8 @@ class FactorisedGuide(LayeredGuide):
 
     z_l | x ~ family(encoder_l(x − mean)),   l = 1 … L
 
-    It cannot follow the posterior's dependence between layers, so its bound is looser than the bottom-up guide's; in return
-    no draw enters another layer's parameters. See `LayeredGuide` for the arguments.
+    It cannot follow the posterior's dependence between layers, so its bound is looser than the bottom-up guide's; in
+    return no draw enters another layer's parameters. See `LayeredGuide` for the arguments.
     """
 
     def make_networks(self, trunk: Trunk) -> list[nn.Module]:

@@ -6,13 +6,13 @@ A trunk is a builder of modules, each a map of the last dimension that broadcast
     trunk.between(inputs, outputs): features (…, inputs) -> (…, outputs)
     trunk.decoder(inputs, bias)  : features (…, inputs) -> (…, X), with output bias `bias` (X,) at the start
 
-`hidden` gives widths from the data upwards; the decoder mirrors them. Weights start as `nn.Linear` and `nn.Conv2d` leave
-them, uniform within ±1/√fan_in: the layers stay near their linear range and what is published for these models was, for
-the most part, trained from the same start.
+`hidden` gives widths from the data upwards; the decoder mirrors them. Weights start as `nn.Linear` and `nn.Conv2d`
+leave them, uniform within ±1/√fan_in: the layers stay near their linear range.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -20,17 +20,16 @@ from torch import Tensor, nn
 
 from pathscore.errors import UsageError, unknown
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
     "relu": nn.ReLU,
-    "leaky-relu": nn.LeakyReLU,
-    "elu": nn.ELU,
+    "leaky-relu": partial(nn.LeakyReLU, 0.3),  # the slope that the discrete-VAE papers use, not torch's .01
     "softplus": nn.Softplus,
     "silu": nn.SiLU,
 }
 
 
-def mlp(widths: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
+def mlp(widths: Sequence[int], activation: Callable[[], nn.Module]) -> nn.Sequential:
     """Linear maps through `widths`, first the inputs and last the outputs, with `activation` between them."""
     modules: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
@@ -123,7 +122,8 @@ class PixelBias(nn.Module):
 class Conv(Trunk):
     """Per width in `hidden`, a 3×3 convolution of that many channels which halves the image, then one affine map.
 
-    The decoder mirrors it with transposed convolutions. Between layers of latents, where there is no image, it is an MLP.
+    The decoder mirrors it with transposed convolutions. Between layers of latents, where there is no image,
+    it is an MLP.
     """
 
     images = True

@@ -73,7 +73,10 @@ class VAE(nn.Module):
         if prior not in PRIORS:
             raise unknown("prior", prior, PRIORS)
         standard = self.latents[-1].standard()
-        self.register_buffer("prior", standard) if prior == "fixed" else self.register_parameter("prior", nn.Parameter(standard))
+        if prior == "learned":
+            self.prior = nn.Parameter(standard)
+        else:
+            self.register_buffer("prior", standard)
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         """The program: x (B, X), or `size` draws of it where x is None. Returns x (…, B, X)."""

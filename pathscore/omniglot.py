@@ -1,0 +1,76 @@
+"""Omniglot: 32 460 drawings of 1 623 characters, through torchvision, brought down from 105×105 to 28×28.
+
+    read(data_dir, download) -> train images, train labels, test images, test labels
+
+Images are uint8 (N, 28, 28), ink 255 on 0 as in MNIST; labels int64 (N,), characters numbered through both parts. Train is the
+background set (19 280 drawings), test the evaluation set (13 180 drawings of other characters). Published
+log-likelihoods on "Omniglot 28×28" use another split, 24 345 and 8 070, of both sets mixed.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pathscore.errors import DataError
+from pathscore.network import Unreachable, download_from
+
+PARTS = {"images_background": (True, 19_280, 964), "images_evaluation": (False, 13_180, 659)}
+"""Folder and archive: (torchvision's `background`, drawings, characters)."""
+
+SIDE = 28
+
+
+def read(data_dir: Path, download: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The four arrays, fetched into `data_dir` first if they are missing and `download` holds; takes some 10 s.
+
+    Raises `DataError` for a damaged archive or drawing, naming it, and `Unreachable` for one that cannot be fetched.
+    """
+    (x, labels), (x_test, labels_test) = (_read_part(part, data_dir, download) for part in PARTS)
+    return x, labels, x_test, labels_test + PARTS["images_background"][2]
+
+
+def _read_part(part: str, data_dir: Path, download: bool) -> tuple[Tensor, Tensor]:
+    folder = data_dir / "omniglot-py"
+    archive = folder / f"{part}.zip"
+    if not archive.is_file() and not download:
+        raise Unreachable(f"{archive.name} not in {folder}")
+    from torchvision.datasets import Omniglot
+    from torchvision.datasets.utils import check_integrity, extract_archive
+
+    background, drawings, _ = PARTS[part]
+    if not archive.is_file():
+        with download_from([Omniglot.download_url_prefix], f"{archive.name} not in {folder}"):
+            Omniglot(str(data_dir), background=background, download=True)
+    elif not check_integrity(archive, Omniglot.zips_md5[part]):
+        raise DataError(
+            f"{archive} is damaged, its md5 is not that of the published file; delete it and run again with a network"
+        )
+    if not (folder / part).is_dir():
+        extract_archive(str(archive), str(folder))
+    images = Omniglot(str(data_dir), background=background, transform=_shrink)
+    if len(images) != drawings:
+        raise DataError(f"{folder / part} holds {len(images)} drawings, not {drawings}: delete it, to unpack it again")
+    return _stack(images, folder / part)
+
+
+def _shrink(image: Any) -> np.ndarray:
+    """A drawing, black ink on white, as (28, 28) bytes with ink 255; each pixel the mean of the area it covers."""
+    from PIL import Image
+
+    return 255 - np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))
+
+
+def _stack(images: Any, folder: Path) -> tuple[Tensor, Tensor]:
+    x = np.empty((len(images), SIDE, SIDE), np.uint8)
+    labels = torch.empty(len(images), dtype=torch.int64)
+    for i in range(len(images)):
+        try:
+            x[i], labels[i] = images[i]
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(
+                f"a drawing in {folder} is damaged ({error}): delete the folder, to unpack it again"
+            ) from error
+    return torch.from_numpy(x), labels
