@@ -20,12 +20,12 @@ from pathscore.errors import UsageError
 class KLWeight:
     """β after a linear warm-up: `final` · min(1, (step + 1) / warmup_steps).
 
-    Raises: UsageError for a weight that is not positive, or a negative warm-up.
+    Raises: UsageError for a negative weight or warm-up.
     """
 
     def __init__(self, final: float = 1.0, warmup_steps: int = 0):
-        if not 0 < final < float("inf"):
-            raise UsageError(f"--kl-weight must be a positive number, got {final}")
+        if not 0 <= final < float("inf"):
+            raise UsageError(f"--kl-weight must be a number of at least 0, got {final}")
         if warmup_steps < 0:
             raise UsageError(f"the KL warm-up must last at least 0 steps, got {warmup_steps}")
         self.final = final
@@ -63,6 +63,6 @@ class _KLWeightMessenger(Messenger):
 def kl_weighted(program: Callable, weight: "KLWeight | float") -> Callable:
     """`program` with its latent sites' log-probabilities scaled by `weight`; wrap the model and the guide.
 
-    Raises: UsageError for a weight that is not positive.
+    Raises: UsageError for a negative weight.
     """
     return _KLWeightMessenger(weight if isinstance(weight, KLWeight) else KLWeight(weight))(program)
