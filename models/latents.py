@@ -18,6 +18,7 @@ Leading dimensions (particles, rows, enumerated states, the batch) are never nam
 """
 
 import math
+from collections.abc import Sequence
 
 import pyro.distributions as dist
 import torch
@@ -191,7 +192,7 @@ LATENTS: dict[str, type[Latent]] = {
 }
 
 
-def latent_layers(latent: str, layers: tuple[int, ...], classes: int = 10) -> list[Latent]:
+def latent_layers(latent: str, layers: Sequence[int], classes: int = 10) -> list[Latent]:
     """The families of z1 (next to the data) … zL, one of size `layers[l]` each.
 
     Raises `UsageError` for an unknown family, no layers, or a layer without variables.

@@ -4,8 +4,8 @@
     load_file(path)                        -> Dataset
     check_values(dataset, likelihood, binarize)   refuses values that the likelihood has no density for
 
-A set is one tensor x (N, X) of float32, pixels flat, their layout in `shape`; batches are index slices of it. What an epoch
-makes of it, binarised and in order, is in `pathscore.epochs`. To add a set: one function and one entry in `DATASETS`.
+A set is one tensor x (N, X) of float32, pixels flat, their layout in `shape`; batches are index slices of it. What an
+epoch makes of it, binarised and in order, is in `pathscore.epochs`. To add a set: one entry in `DATASETS`.
 """
 
 import zipfile
@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -116,7 +115,7 @@ DATASETS: dict[str, Source] = {
 
 
 def load_dataset(name: str, data_dir: str | Path | None = None, download: bool = True) -> Dataset:
-    """The set `name` of `DATASETS`, from `data_dir` ("data" if not given, laid out by torchvision) or downloaded into it.
+    """The set `name` of `DATASETS`, from `data_dir` ("data" if not given, laid out by torchvision) or downloaded there.
 
     Raises `DataError` for a damaged file, or, within two seconds, for a set that is missing and cannot be downloaded;
     `UsageError` for an unknown name.
@@ -136,18 +135,14 @@ def load_dataset(name: str, data_dir: str | Path | None = None, download: bool =
 def load_file(path: str | Path) -> Dataset:
     """A user's own data: an .npz archive with the array `x` and, if it is split already, `x_test`.
 
-    Each is (N, X), (N, H, W) or (N, C, H, W), of bool, int or float. Without `x_test` every tenth row is held out, and with
-    fewer than ten rows the test set is x itself. Integers other than 0 and 1 are refused: they are most often pixels
-    from 0 to 255, and as they stand fit no likelihood.
+    Each is (N, X), (N, H, W) or (N, C, H, W), of bool, int or float. Without `x_test` every tenth row is held out, and
+    with fewer than ten rows the test set is x itself. Integers other than 0 and 1 are refused: they are most often
+    pixels from 0 to 255, and as they stand fit no likelihood.
 
     Raises `DataError`, naming the file and the remedy.
     """
     path = Path(path).expanduser()
-    arrays = _read_npz(path)
-    if "x" not in arrays:
-        found = ", ".join(arrays) or "nothing"
-        raise DataError(f"{path} has no array 'x', but {found}: write it with np.savez(file, x=…, x_test=…)")
-    parts = {name: _pixels(f"{path}: {name}", arrays[name]) for name in ("x", "x_test") if name in arrays}
+    parts = {name: _pixels(f"{path}: {name}", array) for name, array in _read_npz(path).items()}
     x, x_test = parts["x"], parts.get("x_test")
     if x_test is None:
         held_out = torch.arange(len(x)) % 10 == 9
@@ -160,17 +155,22 @@ def load_file(path: str | Path) -> Dataset:
     return Dataset(str(path), kind_of(x, x_test), x, x_test, None, None, shape)
 
 
-def _read_npz(path: Path) -> dict[str, Any]:
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays x and, if there is one, x_test of an archive."""
+    remedy = "write it with np.savez(file, x=…, x_test=…)"
+    if not path.is_file():
+        raise DataError(f"--data {path}: there is no such file")
+    if not zipfile.is_zipfile(path):  # np.load would take a lone array, or a pickle, too
+        raise DataError(f"{path} is no .npz archive, or a truncated one: {remedy}")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files if name in ("x", "x_test")}
-    except FileNotFoundError:
-        raise DataError(f"--data {path}: there is no such file") from None
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        reason = "it is one array, not an archive" if isinstance(error, AttributeError) else error
-        raise DataError(
-            f"{path} is no readable .npz ({reason}): write it with np.savez(file, x=…, x_test=…)"
-        ) from error
+            names = archive.files
+            arrays = {name: archive[name] for name in ("x", "x_test") if name in names}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} cannot be read ({error}): {remedy}") from error
+    if "x" not in arrays:
+        raise DataError(f"{path} has no array 'x', only {', '.join(names) or 'nothing'}: {remedy}")
+    return arrays
 
 
 def _pixels(where: str, array: np.ndarray) -> Tensor:

@@ -3,8 +3,8 @@
     binarize(x, mode, seed, epoch) : x (N, X) in [0, 1] -> (N, X) of zeros and ones
     epoch_order(n, seed, epoch)    : -> permutation (N,) int64; a batch is a slice of it, `x[order[start:stop]]`
 
-Row i of either depends on (seed, epoch, i) alone: never on the batch size, the chunk size, the device, or what was drawn
-before, so a resumed run sees what the uninterrupted one would have.
+Row i of either depends on (seed, epoch, i) alone: never on the batch size, the chunk size, the device, or what was
+drawn before, so a resumed run sees what the uninterrupted one would have.
 """
 
 import hashlib

@@ -2,8 +2,8 @@
 
     read(data_dir, download) -> train images, train labels, test images, test labels
 
-Images are uint8 (N, 28, 28), ink 255 on 0 as in MNIST; labels int64 (N,), characters numbered through both parts. Train is the
-background set (19 280 drawings), test the evaluation set (13 180 drawings of other characters). Published
+Images are uint8 (N, 28, 28), ink 255 on 0 as in MNIST; labels int64 (N,), characters numbered through both parts.
+Train is the background set (19 280 drawings), test the evaluation set (13 180 drawings of other characters). Published
 log-likelihoods on "Omniglot 28×28" use another split, 24 345 and 8 070, of both sets mixed.
 """
 

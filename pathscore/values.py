@@ -1,4 +1,4 @@
-"""Are these values ones that a likelihood has a density for? `check_values(dataset, likelihood, binarize)`, before training.
+"""Has the likelihood a density for these values? `check_values(dataset, likelihood, binarize)`, before training.
 
 Pyro checks values too, but only with validation on (off under `python -O`), at the first step, and without saying which
 flag would help; with it off, Bernoulli scores grey pixels and reports a bound that is none.
@@ -40,9 +40,9 @@ def kind_of(*arrays: Tensor) -> str:
 def check_values(dataset: Dataset, likelihood: str, binarize: str) -> None:
     """Raise `DataError`, naming the array, the place and the remedy, unless the likelihood fits the data.
 
-    Refused for any likelihood: not two-dimensional, no rows or no columns, not float, x and x_test of different widths, a
-    shape that does not hold the width, NaN, Inf. For one of zeros and ones, or with binarisation: values outside [0, 1].
-    For one of zeros and ones without binarisation: anything but 0 and 1.
+    Refused for any likelihood: not two-dimensional, no rows or no columns, not float, x and x_test of different widths,
+    a shape that does not hold the width, NaN, Inf. For one of zeros and ones, or with binarisation: values outside
+    [0, 1]. For one of zeros and ones without binarisation: anything but 0 and 1.
     """
     if binarize not in BINARIZE:
         raise unknown("binarize", binarize, BINARIZE)
