@@ -19,7 +19,7 @@ import torch
 from pyro.distributions.score_parts import ScoreParts
 from torch import Tensor, nn
 
-from pathscore.estimators.families import family_name, family_of, linear_log_prob, narrow, sum_right
+from pathscore.estimators.families import family_name, linear_log_prob, narrow, sum_right
 
 
 @dataclass
@@ -51,7 +51,9 @@ class Site:
     @cached_property
     def fn(self) -> Any:
         """The distribution of the base rows, batch shape (K, *plates)."""
-        return narrow(self.full_fn, slice(0, len(self.value)))
+        fn = self.full_fn
+        missing = self.value.ndim - len(fn.event_shape) - len(fn.batch_shape)  # one row needs no row plate
+        return narrow(fn.expand((1,) * missing + tuple(fn.batch_shape)) if missing else fn, slice(0, len(self.value)))
 
     @cached_property
     def context(self) -> Tensor:
@@ -123,11 +125,15 @@ class Estimator(nn.Module):
     def score_parts(self, fn: Any, value: Tensor) -> ScoreParts:
         """log q in its three roles: reported, multiplied by the cost, and differentiated as the −log q of the bound."""
         log_q = self.log_prob(fn, value)
-        return ScoreParts(log_q, log_q, torch.zeros((), dtype=log_q.dtype, device=log_q.device))
+        return ScoreParts(log_q, log_q, 0.0)  # type: ignore[arg-type]
 
     def log_prob(self, fn: Any, value: Tensor) -> Tensor:
         """Log-probability of the site's values under guide or model, (rows, *plates)."""
         return linear_log_prob(fn, value) if self.relaxed else fn.log_prob(value)
+
+    def branch_log_prob(self, fn: Any, value: Tensor) -> Tensor | None:
+        """Log-density of this site's own branch rows where it differs from `log_prob`; None where it does not."""
+        return None
 
     def weights(self, site: Site) -> Tensor | None:
         """Weights (1 + R, K, *plates) or (1 + R, 1, …) that average the rows into the bound; None: only row 0 counts.
@@ -147,8 +153,3 @@ class Estimator(nn.Module):
     def observe(self, site: Site) -> None:
         """Update running statistics, after the surrogate has been formed (a baseline never sees its own sample)."""
 
-
-def can_relax(fn: Any) -> bool:
-    """Whether log p of a model site extends linearly to relaxed values."""
-    family = family_of(fn)
-    return family is not None and family.linear is not None

@@ -17,7 +17,6 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 from torch.nn.functional import logsigmoid, one_hot
 
 
@@ -167,6 +166,7 @@ def one_hot_like(index: Tensor, logits: Tensor) -> Tensor:
     return one_hot(index, logits.shape[-1]).to(logits.dtype)
 
 
-def is_torch_distribution(fn: Any) -> bool:
-    """Whether `fn` is a distribution at all (and not a subsampling site)."""
-    return isinstance(fn, Distribution)
+def can_relax(fn: Any) -> bool:
+    """Whether log q extends linearly to values between the vertices."""
+    family = family_of(fn)
+    return family is not None and family.linear is not None

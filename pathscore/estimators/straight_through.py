@@ -50,8 +50,7 @@ class StraightThrough(Estimator):
     def score_parts(self, fn: Any, value: Tensor) -> ScoreParts:
         log_q = linear_log_prob(fn, value)
         direct = linear_log_prob(fn, value.detach())  # its mean gradient is zero: keep the path only
-        zero = torch.zeros((), dtype=log_q.dtype, device=log_q.device)
-        return ScoreParts(log_q, zero, log_q - (direct - direct.detach()))
+        return ScoreParts(log_q, 0.0, log_q - (direct - direct.detach()))  # type: ignore[arg-type]
 
     def surrogate(self, site: Site) -> Tensor:
         return torch.zeros_like(site.cost[0])  # the value carries all of the gradient

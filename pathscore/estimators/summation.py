@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pathscore.estimators.base import Estimator, Site
-from pathscore.estimators.families import element_shape, family_name, joint_support, support_size, unwrap
+from pathscore.estimators.families import family_name, joint_support, support_size, unwrap
 
 MAX_ROWS = 1024
 
@@ -91,7 +91,3 @@ class LocalExpectation(Estimator):
             costs = (costs - site.per_element(site.cost[0])) * (1 - 2 * site.value)
         return site.over_event(costs * inner.probs)
 
-
-def elements(fn: Any) -> int:
-    """Number of variables in one draw."""
-    return element_shape(fn).numel()

@@ -1,0 +1,130 @@
+"""Which terms of the bound depend on which latent sites, found two ways and compared.
+
+Provenance follows tensors through every operation, and is silent where a value leaves them (`.item()`, numpy, a Python
+branch, an in-place write, traced modules).  Intervention draws one site anew, keeps the others and looks at which terms
+move.  A dependence that only intervention sees means that provenance was lost: the caller is told which sites.
+
+A term is keyed ("p", site) or ("q", site); ("prior", site) stands for the parameters of the model's distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.ops.provenance import get_provenance, track_provenance
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import prune_subsample_sites
+
+from pathscore.estimators.families import unwrap
+
+TermKey = tuple[str, str]
+Depends = dict[TermKey, frozenset[str]]
+TRIES = 4
+
+
+class _Track(Messenger):
+    """Marks every latent value with its site's name, as it is drawn."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        self.names = frozenset(names)
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if msg["name"] in self.names and not msg["is_observed"]:
+            msg["value"] = track_provenance(msg["value"], frozenset({msg["name"]}))
+
+
+def dependence(
+    model: Callable, guide: Callable, args: tuple, kwargs: dict, guide_trace: Trace, names: list[str]
+) -> tuple[Depends, frozenset[str]]:
+    """Each term's latent sites, and the sites whose provenance is lost on the way to some term."""
+    with torch.random.fork_rng(), torch.no_grad():
+        seen = _by_provenance(model, guide, args, kwargs, guide_trace, names)
+        moved = _by_intervention(model, guide, args, kwargs, guide_trace, names)
+    terms = {*seen, *moved}
+    lost = {s for term in moved for s in moved[term] - seen.get(term, frozenset())}
+    empty: frozenset[str] = frozenset()
+    direct = {term: seen.get(term, empty) | moved.get(term, empty) for term in terms}
+    return _through_draws(direct, names), frozenset(lost)
+
+
+def _through_draws(direct: Depends, names: list[str]) -> Depends:
+    """Add the sites that a term depends on through later draws; `names` is in the order of the guide."""
+    upstream: dict[str, frozenset[str]] = {}
+    for name in names:
+        parents = direct.get(("q", name), frozenset()) - {name}
+        upstream[name] = parents.union(*(upstream.get(p, frozenset()) for p in parents))
+    return {term: sites.union(*(upstream[s] for s in sites)) for term, sites in direct.items()}
+
+
+def _sample_sites(trace: Trace) -> list[dict]:
+    return [s for s in prune_subsample_sites(trace).nodes.values() if s["type"] == "sample"]
+
+
+def _parameters(fn: Any) -> list[torch.Tensor]:
+    inner = unwrap(fn)
+    return [getattr(inner, name) for name in inner.arg_constraints if name in inner.__dict__]
+
+
+def _by_provenance(
+    model: Callable, guide: Callable, args: tuple, kwargs: dict, guide_trace: Trace, names: list[str]
+) -> Depends:
+    with _Track(names):
+        tracked = poutine.trace(poutine.replay(guide, trace=guide_trace)).get_trace(*args, **kwargs)
+        replayed = poutine.trace(poutine.replay(model, trace=tracked)).get_trace(*args, **kwargs)
+    tracked.compute_log_prob()
+    replayed.compute_log_prob()
+    depends: Depends = {("q", s["name"]): get_provenance(s["log_prob"]) for s in _sample_sites(tracked)}
+    for site in _sample_sites(replayed):
+        depends["p", site["name"]] = get_provenance(site["log_prob"])
+        depends["prior", site["name"]] = get_provenance(_parameters(site["fn"]))
+    return depends
+
+
+def _by_intervention(
+    model: Callable, guide: Callable, args: tuple, kwargs: dict, guide_trace: Trace, names: list[str]
+) -> Depends:
+    moved: dict[TermKey, set[str]] = {}
+    state = torch.get_rng_state()  # the program's own noise (dropout, say) is the same in every replay
+    before = _term_values(*_replayed(model, guide, args, kwargs, guide_trace))
+    for name in names:
+        for value in _other_values(guide_trace.nodes[name]):
+            torch.set_rng_state(state)
+            changed = guide_trace.copy()
+            changed.nodes[name] = {**changed.nodes[name], "value": value}
+            after = _term_values(*_replayed(model, guide, args, kwargs, changed))
+            for term in before.keys() & after.keys():
+                if not _equal(before[term], after[term]):
+                    moved.setdefault(term, set()).add(name)
+    return {term: frozenset(sites) for term, sites in moved.items()}
+
+
+def _replayed(model: Callable, guide: Callable, args: tuple, kwargs: dict, trace: Trace) -> tuple[Trace, Trace]:
+    guide_trace = poutine.trace(poutine.replay(guide, trace=trace)).get_trace(*args, **kwargs)
+    return guide_trace, poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+
+
+def _term_values(guide_trace: Trace, model_trace: Trace) -> dict[TermKey, list[torch.Tensor]]:
+    guide_trace.compute_log_prob()
+    model_trace.compute_log_prob()
+    values: dict[TermKey, list[torch.Tensor]] = {}
+    for kind, trace in (("q", guide_trace), ("p", model_trace)):
+        for site in _sample_sites(trace):
+            values[kind, site["name"]] = [site["log_prob"]]
+            if kind == "p":
+                values["prior", site["name"]] = _parameters(site["fn"])
+    return values
+
+
+def _equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
+    return len(a) == len(b) and all(x.shape == y.shape and torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _other_values(site: dict) -> list[torch.Tensor]:
+    """A few fresh draws that differ from the site's value."""
+    draws = [site["fn"].sample() for _ in range(TRIES)]
+    return [d for d in draws if not torch.equal(d, site["value"])]

@@ -1,0 +1,263 @@
+"""What is known of a (model, guide) pair before the first step: its sites, their estimators, rows and dependencies.
+
+`make_plan` runs the pair once, inside a forked random state, resolves every latent site's estimator, lays out the
+rows — K base particles, then R_s rows a particle for each site s in turn — and, for credit by dependency, finds which
+terms of the bound depend on which sites.  A plan holds no batch size: it serves every minibatch.
+"""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.infer.util import is_validation_enabled
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import prune_subsample_sites
+from pyro.util import check_model_guide_match, check_site_shape
+from torch import nn
+
+from pathscore.elbos.dependence import TermKey, dependence
+from pathscore.errors import UsageError
+from pathscore.estimators import ESTIMATORS, Auto, Estimator, Pathwise, Score, choose, make_estimator, parse
+from pathscore.estimators.families import can_relax, family_name
+
+Spec = dict[str, Estimator]
+
+
+@dataclass(frozen=True)
+class SitePlan:
+    """One latent site: its estimator, its rows, and how it was found."""
+
+    name: str
+    estimator: Estimator
+    rows: int
+    family: str
+    plates: tuple[str, ...]
+    chosen: str  # "named", "auto" or "default"
+
+
+@dataclass
+class Plan:
+    """The layout of a step: latent sites in the order the guide draws them."""
+
+    particles: int
+    max_plate_nesting: int
+    sites: dict[str, SitePlan]
+    depends: dict[TermKey, frozenset[str]] | None = None
+    analytic: frozenset[str] = frozenset()
+    slices: dict[str, slice] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        start = self.particles
+        for site in self.sites.values():
+            if site.rows:
+                self.slices[site.name] = slice(start, start := start + site.rows * self.particles)
+        self.rows = start
+        self.order = {name: i for i, name in enumerate(self.sites)}
+
+    def base_only(self) -> Plan:
+        """The same sites without what-if rows: for evaluating the bound."""
+        sites = {name: SitePlan(name, s.estimator, 0, s.family, s.plates, s.chosen) for name, s in self.sites.items()}
+        return Plan(self.particles, self.max_plate_nesting, sites, self.depends, self.analytic)
+
+    def estimator(self, name: str) -> Estimator:
+        try:
+            return self.sites[name].estimator
+        except KeyError:
+            raise UsageError(
+                f"sample site '{name}' was not there at the first step: a program whose sites change between steps "
+                "needs a stock objective (--elbo trace without --estimator)"
+            ) from None
+
+
+def read_spec(estimators: Any) -> Spec:
+    """Patterns → estimators, from a dict, a string of the command line's form, one estimator, or None."""
+    if estimators is None:
+        return {}
+    if isinstance(estimators, str):
+        return parse(estimators)
+    if isinstance(estimators, dict):
+        return {pattern: make_estimator(spec) for pattern, spec in estimators.items()}
+    return {"*": make_estimator(estimators)}
+
+
+def traces(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
+    """One draw of the guide and the model run against it."""
+    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+    return model_trace, guide_trace
+
+
+def latent_sites(guide_trace: Trace) -> dict[str, dict]:
+    """The guide's sample sites that are drawn."""
+    nodes = prune_subsample_sites(guide_trace).nodes
+    return {n: s for n, s in nodes.items() if s["type"] == "sample" and not s["is_observed"]}
+
+
+def plates_of(site: dict) -> frozenset:
+    """The vectorised plates a site sits in (the row plate left out)."""
+    return frozenset(f for f in site["cond_indep_stack"] if f.vectorized and f.name != ROW_PLATE)
+
+
+ROW_PLATE = "_pathscore_rows"
+
+
+def dry_run(model: Callable, guide: Callable, args: tuple, kwargs: dict, max_plate_nesting: float):
+    """(model trace, guide trace, max_plate_nesting), checked as Pyro checks them; consumes no random numbers."""
+    with torch.random.fork_rng(), torch.no_grad():
+        model_trace, guide_trace = traces(model, guide, args, kwargs)
+        if is_validation_enabled():
+            check_model_guide_match(model_trace, guide_trace, max_plate_nesting)
+        model_trace.compute_log_prob()
+        guide_trace.compute_log_prob()
+    sites = [
+        s
+        for trace in (model_trace, guide_trace)
+        for s in prune_subsample_sites(trace).nodes.values()
+        if s["type"] == "sample"
+    ]
+    if max_plate_nesting == float("inf"):
+        max_plate_nesting = -min([f.dim for s in sites for f in plates_of(s)], default=0)
+    if is_validation_enabled():
+        for site in sites:
+            check_site_shape(site, max_plate_nesting)
+    return model_trace, guide_trace, int(max_plate_nesting)
+
+
+def resolve(site: dict, spec: Spec, particles: int, found: dict[str, Estimator]) -> tuple[Estimator, str]:
+    """The estimator of a guide site and how it was found: the site's own, the closest pattern's, or Pyro's default."""
+    name, fn = site["name"], site["fn"]
+    if name in found:
+        return found[name], "named"
+    own = site["infer"].get("estimator")
+    patterns = [p for p in spec if p == name] or sorted(
+        (p for p in spec if fnmatch.fnmatchcase(name, p)), key=len, reverse=True
+    )
+    if own is not None:
+        estimator = make_estimator(own)
+    elif patterns and not (family_name(fn) == "delta" and patterns[0] != name):
+        estimator = copy.deepcopy(spec[patterns[0]])  # learned state belongs to one site
+    else:
+        return (Pathwise() if getattr(fn, "has_rsample", False) else Score()), "default"
+    if isinstance(estimator, Auto):
+        return choose(fn, particles), "auto"
+    return estimator, "named"
+
+
+def legal_names(fn: Any, model_site: dict | None, particles: int) -> list[str]:
+    """Names of the estimators that can serve a site."""
+    return [n for n, cls in ESTIMATORS.items() if refusal(cls(), fn, model_site, particles) is None]
+
+
+def refusal(estimator: Estimator, fn: Any, model_site: dict | None, particles: int) -> str | None:
+    """Why an estimator cannot serve a site of this program; None when it can."""
+    reason = estimator.refusal(fn, particles)
+    if reason is None and estimator.relaxed and model_site is not None and not can_relax(model_site["fn"]):
+        return f"{estimator.name} relaxes values, and the model's {family_name(model_site['fn'])} has no linear extension"
+    return reason
+
+
+def make_plan(
+    model: Callable,
+    guide: Callable,
+    args: tuple,
+    kwargs: dict,
+    *,
+    dry: tuple[Trace, Trace, int],
+    spec: Spec,
+    found: nn.ModuleDict,
+    particles: int,
+    credit: str,
+    kl: str,
+    refuse: Callable[[Estimator], str | None] = lambda estimator: None,
+) -> Plan:
+    """Lay out the steps of a pair from its dry run; `found` (site → estimator) keeps learned state between pairs.
+
+    Raises:
+        UsageError: an estimator that cannot serve its site, or a pattern that matches no site.
+    """
+    model_trace, guide_trace, nesting = dry
+    latents = latent_sites(guide_trace)
+    _check_patterns(spec, latents)
+    known = {name: found[key_of(name)] for name in latents if key_of(name) in found}
+    sites: dict[str, SitePlan] = {}
+    for name, site in latents.items():
+        estimator, chosen = resolve(site, spec, particles, known)  # type: ignore[arg-type]
+        model_site = model_trace.nodes.get(name)
+        reason = refusal(estimator, site["fn"], model_site, particles) or refuse(estimator)
+        if reason:
+            legal = [n for n in legal_names(site["fn"], model_site, particles) if refuse(ESTIMATORS[n]()) is None]
+            raise UsageError(f"--estimator: site '{name}': {reason}; legal here: {', '.join(legal)}")
+        found[key_of(name)] = estimator
+        plates = tuple(sorted(f.name for f in plates_of(site)))
+        sites[name] = SitePlan(name, estimator, estimator.rows(site["fn"]), family_name(site["fn"]), plates, chosen)
+    depends = None
+    if credit == "graph" or kl != "sampled":
+        depends, lost = dependence(model, guide, args, kwargs, guide_trace, list(latents))
+        if credit == "graph" and lost:
+            depends = {term: sites_ | lost for term, sites_ in depends.items()}
+            warnings.warn(
+                f"credit by graph: terms depend on {', '.join(sorted(lost))} in a way tensors do not show (.item(), "
+                "numpy, Python branches, in-place writes): every cost is credited there, as --elbo trace does",
+                stacklevel=2,
+            )
+    plan = Plan(particles, nesting, sites, depends)
+    plan.analytic = _analytic(plan, kl, latents, model_trace)
+    if credit != "graph":
+        plan.depends = None
+    return plan
+
+
+def key_of(name: str) -> str:
+    """A site's name as a module's key (no dots)."""
+    return name.replace(".", "/")
+
+
+def _check_patterns(spec: Spec, latents: Iterable[str]) -> None:
+    names = list(latents)
+    for pattern in spec:
+        if not any(fnmatch.fnmatchcase(name, pattern) or name == pattern for name in names):
+            raise UsageError(f"--estimator: no sample site matches '{pattern}': sites are {', '.join(names) or 'none'}")
+
+
+def _analytic(plan: Plan, kl: str, latents: dict[str, dict], model_trace: Trace) -> frozenset[str]:
+    """Sites whose log p − log q is replaced by −KL(q ‖ p): closed form known, and p's parents drawn before the site."""
+    if kl == "sampled":
+        return frozenset()
+    assert plan.depends is not None
+    chosen, reasons = set(), {}
+    for name, site in latents.items():
+        reason = _kl_refusal(plan, name, site, model_trace.nodes.get(name))
+        if reason is None:
+            chosen.add(name)
+        else:
+            reasons[name] = reason
+    if kl == "analytic" and reasons:
+        text = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise UsageError(f"--kl analytic: {text}; use --kl auto or sampled")
+    return frozenset(chosen)
+
+
+def _kl_refusal(plan: Plan, name: str, site: dict, model_site: dict | None) -> str | None:
+    if model_site is None:
+        return "not a site of the model"
+    if family_name(site["fn"]) == "delta":
+        return "a point mass"
+    later = plan.order[name]
+    assert plan.depends is not None
+    parents = plan.depends["prior", name]
+    drawn_later = [p for p in parents if plan.order[p] >= later]
+    if drawn_later:
+        return f"its prior depends on {', '.join(sorted(drawn_later))}, drawn later by the guide"
+    try:
+        with torch.no_grad():
+            torch.distributions.kl_divergence(site["fn"], model_site["fn"])
+    except NotImplementedError:
+        return f"no closed form for {type(site['fn']).__name__} against {type(model_site['fn']).__name__}"
+    return None

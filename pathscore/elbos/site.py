@@ -1,0 +1,233 @@
+"""`SiteELBO`: the evidence lower bound with an estimator for every sample site.
+
+    SiteELBO({"z1": DiSARM(), "z2": RLOO()}, num_particles=4).loss_and_grads(model, guide, x)
+
+One pass of guide and model serves K base particles and all what-if rows (rows.py); the terms log p − log q are summed
+to each site's plates (terms.py); every site's estimator turns its cost into a surrogate.  Credit "plate" gives a site
+every term, credit "graph" only those that depend on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer.elbo import ELBO, ELBOModule
+from pyro.poutine.trace_struct import Trace
+from pyro.util import warn_if_nan
+from torch import Tensor, nn
+
+from pathscore.elbos.averaging import RowWeights
+from pathscore.elbos.context import make_context
+from pathscore.elbos.explain import explain
+from pathscore.elbos.plan import ROW_PLATE, Plan, dry_run, key_of, make_plan, read_spec, traces
+from pathscore.elbos.rows import Draw, RowSampler
+from pathscore.elbos.terms import Term, Terms, collect
+from pathscore.errors import UsageError
+from pathscore.estimators import Estimator, Site
+
+CREDITS = ("plate", "graph")
+KLS = ("sampled", "analytic", "auto")
+
+
+class SiteELBO(ELBO):
+    """E_q[log p(x, z) − log q(z)], each latent site differentiated by its own estimator.
+
+    Args:
+        estimators: patterns → estimators (`{"z1": DiSARM(), "z*": "rloo", "*": "auto"}`), the command line's string, one
+            estimator for every site, or None: pathwise where reparameterised, else score function, as Pyro does.
+            A site's `infer={"estimator": …}` overrides it.
+        num_particles: K.
+        max_plate_nesting: number of plate dimensions of the program; found by a dry run if not given.
+        credit: "plate" (as `Trace_ELBO`) or "graph" (as `TraceGraph_ELBO`).
+        kl: "sampled", "analytic" (−KL(q ‖ p) in closed form at every site) or "auto" (where it is legal).
+
+    Attributes:
+        estimators: `nn.ModuleDict`, site → estimator, filled when the program is first seen (`prepare`).
+
+    Raises:
+        UsageError: an estimator that cannot serve its site, with the legal list.
+
+    References:
+        Gradient Estimation Using Stochastic Computation Graphs. Schulman, Heess, Weber, Abbeel, 2015.
+        Automated Variational Inference in Probabilistic Programming. Wingate, Weber, 2013.
+    """
+
+    def __init__(
+        self,
+        estimators: Any = None,
+        *,
+        num_particles: int = 1,
+        max_plate_nesting: float = float("inf"),
+        credit: str = "plate",
+        kl: str = "sampled",
+    ) -> None:
+        if num_particles < 1:
+            raise UsageError(f"--particles must be at least 1, got {num_particles}")
+        if credit not in CREDITS:
+            raise UsageError(f"credit must be plate or graph, got '{credit}'")
+        if kl not in KLS:
+            raise UsageError(f"--kl must be sampled, analytic or auto, got '{kl}'")
+        super().__init__(num_particles=num_particles, max_plate_nesting=max_plate_nesting)  # type: ignore[arg-type]
+        self.spec = read_spec(estimators)
+        self.credit, self.kl = credit, kl
+        self.estimators = nn.ModuleDict()
+        self._plans: dict[tuple[int, int], tuple[Callable, Callable, Plan]] = {}
+
+    def __call__(self, model: nn.Module, guide: nn.Module) -> ELBOModule:  # type: ignore[override]
+        """The bound as a module: its parameters are those of model, guide and estimators."""
+        module = super().__call__(model, guide)
+        module.estimators = self.estimators
+        return module
+
+    def prepare(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Plan:
+        """Resolve estimators, rows and dependencies (once per pair); consumes no random numbers."""
+        key = id(model), id(guide)
+        if key not in self._plans:
+            dry = dry_run(model, guide, args, kwargs, self.max_plate_nesting)
+            plan = make_plan(
+                model,
+                guide,
+                args,
+                kwargs,
+                dry=dry,
+                spec=self.spec,
+                found=self.estimators,
+                particles=self.num_particles,
+                credit=self.credit,
+                kl=self.kl,
+                refuse=self.refuse,
+            )
+            self._setup(plan, dry[0], dry[1])
+            self._plans[key] = model, guide, plan  # the pair is kept, so its ids stay its own
+        return self._plans[key][2]
+
+    def refuse(self, estimator: Estimator) -> str | None:
+        """Why this objective cannot use an estimator; None when it can."""
+        return None
+
+    def explain(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> str:
+        """A table of the guide's sites: distribution, plates, estimator, rows and model evaluations a step."""
+        return explain(self.prepare(model, guide, *args, **kwargs), self.credit)
+
+    @torch.no_grad()
+    def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
+        """−ELBO in nats from the K base particles alone."""
+        plan = self.prepare(model, guide, *args, **kwargs).base_only()
+        _, terms = self._run(plan, model, guide, args, kwargs)
+        return self._checked(-self.bound(terms, {})[0])
+
+    def loss_and_grads(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
+        """−ELBO in nats; adds the gradient estimate to the parameters' `.grad`."""
+        loss, surrogate = self.loss_and_surrogate(model, guide, args, kwargs)
+        if surrogate.requires_grad:
+            surrogate.backward(retain_graph=self.retain_graph)
+        return self._checked(loss)
+
+    def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
+        """−ELBO as a tensor whose gradient is the estimate."""
+        loss, surrogate = self.loss_and_surrogate(model, guide, args, kwargs)
+        return loss.detach() + (surrogate - surrogate.detach())
+
+    def loss_and_surrogate(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
+        """−ELBO (a tensor without a graph) and the scalar whose backward gives the estimate."""
+        plan = self.prepare(model, guide, *args, **kwargs)
+        draws, terms = self._run(plan, model, guide, args, kwargs)
+        sites = self._sites(plan, draws, terms)
+        bound, path = self.bound(terms, sites)
+        surrogate, aux = path, torch.zeros_like(bound)
+        for name, site in sites.items():
+            estimator = plan.estimator(name)
+            surrogate = surrogate + estimator.surrogate(site).sum() / plan.particles
+            own = estimator.aux_loss(site)
+            aux = aux if own is None else aux + own
+            estimator.observe(site)
+        return -bound.detach(), aux - surrogate
+
+    def bound(self, terms: Terms, sites: dict[str, Site]) -> tuple[Tensor, Tensor]:
+        """The reported bound and the part of it that is differentiated through values and parameters."""
+        weights = RowWeights(terms.plan, sites, terms)
+        value = sum(weights.total(t, t.value.detach()) for t in terms.terms)
+        path = sum(weights.total(t, t.path) for t in terms.terms if isinstance(t.path, Tensor))
+        return value / terms.plan.particles, path / terms.plan.particles  # type: ignore[return-value]
+
+    def cost(self, terms: Terms, name: str) -> Tensor:
+        """The cost credited to site `name`, (rows, *plates)."""
+        return terms.cost(name)
+
+    def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
+        return traces(model, guide, args, kwargs)
+
+    def _run(
+        self, plan: Plan, model: Callable, guide: Callable, args: tuple, kwargs: dict
+    ) -> tuple[dict[str, Draw], Terms]:
+        def rowed(fn: Callable) -> Callable:
+            return fn if plan.rows == 1 else pyro.plate(ROW_PLATE, plan.rows, dim=-plan.max_plate_nesting - 1)(fn)
+
+        with RowSampler(plan) as sampler:
+            guide_trace = poutine.trace(rowed(guide)).get_trace(*args, **kwargs)
+        model_trace = poutine.trace(poutine.replay(rowed(model), trace=guide_trace)).get_trace(*args, **kwargs)
+        return sampler.draws, collect(plan, model_trace, guide_trace)
+
+    def _sites(self, plan: Plan, draws: dict[str, Draw], terms: Terms) -> dict[str, Site]:
+        slopes = self._slopes(plan, draws, terms)
+        sites = {}
+        for name, draw in draws.items():
+            K, rows = plan.particles, plan.slices.get(name)
+            value, cost, score = draw.value, self.cost(terms, name), terms.scores[name]
+            value = value[(None,) * (plan.max_plate_nesting + 1 - value.ndim + len(draw.fn.event_shape))]
+            if rows is not None:
+                own = cost[rows].unflatten(0, (plan.sites[name].rows, K))
+                cost = torch.cat([cost[None, :K], own])
+            else:
+                cost = cost[None, :K]
+            score = score[:K] if isinstance(score, Tensor) else score
+            site = Site(name, draw.fn, value[:K], draw.noise, draw.branch, cost, score, slopes.get(name))
+            if draw.base_fn is not None:
+                site.fn = draw.base_fn
+            site.make_context = lambda n=name: make_context(plan, terms, draws, n)
+            sites[name] = site
+        return sites
+
+    def _slopes(self, plan: Plan, draws: dict[str, Draw], terms: Terms) -> dict[str, Tensor]:
+        """Derivatives of the what-if rows' costs by their values, all sites in one backward pass.
+
+        The derivative of a cost through a value drawn afresh downstream is that draw's score times its own cost.
+        """
+        wanted = [n for n, d in draws.items() if d.leaf is not None and d.leaf.requires_grad]
+        if not wanted:
+            return {}
+        total: Any = 0.0
+        for name in wanted:
+            rows = plan.slices[name]
+            for term in terms.terms:
+                total = total + term.value[rows].sum()
+            for later, score in terms.scores.items():
+                if later in plan.order and plan.order[later] > plan.order[name] and isinstance(score, Tensor):
+                    total = total + (score[rows] * self.cost(terms, later)[rows]).sum()
+        leaves = [draws[name].leaf for name in wanted]
+        grads = torch.autograd.grad(total, leaves, retain_graph=True)  # type: ignore[arg-type]
+        return dict(zip(wanted, grads, strict=True))
+
+    def _setup(self, plan: Plan, model_trace: Trace, guide_trace: Trace) -> None:
+        """Build the estimators' learned parts, once the shapes of their inputs are known."""
+        single = Plan(1, plan.max_plate_nesting, plan.base_only().sites)
+        draws = {n: Draw(guide_trace.nodes[n]["fn"], guide_trace.nodes[n]["value"]) for n in plan.sites}
+        with torch.random.fork_rng(), torch.no_grad():
+            terms = collect(single, model_trace, guide_trace)
+            for name, site in plan.sites.items():
+                context = make_context(single, terms, draws, name)
+                site.estimator.setup(draws[name].fn, context)
+                self.estimators[key_of(name)] = site.estimator.to(context)
+
+    @staticmethod
+    def _checked(loss: Tensor) -> float:
+        value = float(loss)
+        warn_if_nan(value, "loss")
+        return value
+
+
+__all__ = ["CREDITS", "KLS", "SiteELBO", "Term"]

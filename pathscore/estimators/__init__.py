@@ -1,0 +1,127 @@
+"""Gradient estimators: the table, and the words that name them.
+
+`ESTIMATORS` maps a name to its class; `parse` reads the command line's form (`"disarm"`,
+`"z1=disarm,z2=gumbel(temperature=0.3)"`).  Adding an estimator is one class and one line in the table: the list, the
+legality matrix, the docs and the proofs are generated from it.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from pathscore.errors import UsageError, unknown
+from pathscore.estimators.antithetic import ARM, DiSARM
+from pathscore.estimators.auto import Auto, choose
+from pathscore.estimators.base import Estimator, Site
+from pathscore.estimators.baselines import Baseline, LeaveOneOut, MovingAverage, NeuralBaseline
+from pathscore.estimators.control_variates import REBAR, RELAX, MuProp
+from pathscore.estimators.measure_valued import MeasureValued
+from pathscore.estimators.pathwise import Pathwise, StickingTheLanding
+from pathscore.estimators.score import NVIL, RLOO, Score, ScoreAverage
+from pathscore.estimators.straight_through import Gumbel, ReinMax, StraightThrough, StraightThroughGumbel
+from pathscore.estimators.summation import Enumerate, LocalExpectation
+
+ESTIMATORS: dict[str, type[Estimator]] = {
+    cls.name: cls
+    for cls in (
+        Auto,
+        Pathwise,
+        StickingTheLanding,
+        Score,
+        ScoreAverage,
+        NVIL,
+        RLOO,
+        ARM,
+        DiSARM,
+        REBAR,
+        RELAX,
+        MuProp,
+        Gumbel,
+        StraightThrough,
+        StraightThroughGumbel,
+        ReinMax,
+        Enumerate,
+        LocalExpectation,
+        MeasureValued,
+    )
+}
+
+
+def make_estimator(spec: str | Estimator | type[Estimator]) -> Estimator:
+    """An estimator from its name, its name with options (`gumbel(temperature=0.3)`), its class, or itself.
+
+    Raises:
+        UsageError: unknown name or option.
+    """
+    if isinstance(spec, Estimator):
+        return spec
+    if isinstance(spec, type):
+        return spec()
+    name, options = _split_call(spec.strip())
+    if name not in ESTIMATORS:
+        raise unknown("estimator", name, ESTIMATORS)
+    try:
+        return ESTIMATORS[name](**options)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"--estimator: {name} does not take these options: {error}") from None
+
+
+def parse(text: str) -> dict[str, Estimator]:
+    """`"disarm"` → {"*": DiSARM()}; `"z1=disarm,z2=rloo"` → {"z1": DiSARM(), "z2": RLOO()}.
+
+    Raises:
+        UsageError: unknown names, or a part that is neither `name` nor `site=name`.
+    """
+    parsed: dict[str, Estimator] = {}
+    for part in re.split(r",(?![^()]*\))", text):  # commas outside parentheses
+        match = re.fullmatch(r"\s*(?:([^=()\s]+)\s*=\s*)?([^=\s][^=]*?(?:\(.*\))?)\s*", part)
+        if match is None:
+            raise UsageError(f"--estimator: cannot read '{part}': write NAME, or SITE=NAME,SITE=NAME")
+        parsed[match[1] or "*"] = make_estimator(match[2])
+    return parsed
+
+
+def _split_call(text: str) -> tuple[str, dict[str, object]]:
+    if "(" not in text:
+        return text, {}
+    try:
+        call = ast.parse(text.replace("-", "_"), mode="eval").body
+        assert isinstance(call, ast.Call) and not call.args
+        options = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError, AssertionError):
+        raise UsageError(f"--estimator: cannot read '{text}': write NAME(option=value)") from None
+    return text[: text.index("(")], options
+
+
+__all__ = [
+    "ARM",
+    "ESTIMATORS",
+    "NVIL",
+    "REBAR",
+    "RELAX",
+    "RLOO",
+    "Auto",
+    "Baseline",
+    "DiSARM",
+    "Enumerate",
+    "Estimator",
+    "Gumbel",
+    "LeaveOneOut",
+    "LocalExpectation",
+    "MeasureValued",
+    "MovingAverage",
+    "MuProp",
+    "NeuralBaseline",
+    "Pathwise",
+    "ReinMax",
+    "Score",
+    "ScoreAverage",
+    "Site",
+    "StickingTheLanding",
+    "StraightThrough",
+    "StraightThroughGumbel",
+    "choose",
+    "make_estimator",
+    "parse",
+]
