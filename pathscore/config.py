@@ -33,7 +33,7 @@ class Program:
     classes: int = option(10, "classes of each categorical latent", check=between(2, 65_536))
     likelihood: str = option("bernoulli", "p(x | z)", choices="likelihood")
     prior: str = option("fixed", "prior of the top layer", choices="prior")
-    guide: str = option("amortized", "what each layer of q is conditioned on", choices="guide")
+    guide: str = option("amortised", "what each layer of q is conditioned on", choices="guide")
     trunk: str = option("mlp", "network between layers", choices="trunk")
     hidden: tuple[int, ...] | None = option(None, "hidden widths of a trunk", check=WIDTH, none="auto")
     activation: str = option("tanh", "between hidden layers", choices="activation")
@@ -45,9 +45,9 @@ class Objective:
 
     elbo: str = option("trace", "bound, and how costs are credited to sites", choices="elbo")
     estimator: str | None = option(None, "how the gradient passes each sample site: NAME or SITE=NAME,…", check=FILLED)
-    particles: int = option(1, "draws of z per data point", check=between(1, 1_000_000))
+    particles: int | None = option(None, "draws of z per data point", check=between(1, 10**6), none="auto")
     alpha: float = option(0.0, "order of the Rényi bound (0: importance-weighted)", check=NOT_ONE)
-    kl_weight: float = option(1.0, "weight of the latent terms", check=POSITIVE)
+    kl_weight: float = option(1.0, "weight of the latent terms", check=NOT_NEGATIVE)
     kl_warmup: float = option(0.0, "epochs over which the weight rises from 0", check=NOT_NEGATIVE)
 
 
@@ -101,6 +101,7 @@ SIZES: dict[bool, dict[str, Any]] = {
     True: {"layers": (16,), "hidden": (128,), "batch_size": 64, "epochs": 60, "eval_samples": 1000},
     False: {"layers": (50,), "hidden": (400,), "batch_size": 256, "epochs": 20, "eval_samples": 100},
 }
+CHANNELS = {True: (16, 32), False: (32, 64)}  # "hidden" of the trunk conv
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,8 +121,7 @@ class Config(Machine, Optimisation, Data, Objective, Program):
     def for_data(self, width: int, binarize: str) -> "Config":
         """A copy with every "auto" settled, for data of `width` values; `binarize` is what the data call for."""
         sizes = {**SIZES[width <= SMALL_WIDTH], "binarize": binarize}
-        if self.trunk == "linear":
-            sizes["hidden"] = ()
+        sizes["hidden"] = {"linear": None, "conv": CHANNELS[width <= SMALL_WIDTH]}.get(self.trunk, sizes["hidden"])
         if self.steps is not None:
             del sizes["epochs"]
         return dataclasses.replace(self, **{k: v for k, v in sizes.items() if getattr(self, k) is None})

@@ -1,0 +1,8 @@
+"""`python -m pathscore VERB …`, the same as the console script `pathscore`."""
+
+import sys
+
+from pathscore.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""From a configuration to everything that a run needs, with every refusal before the first step.
+
+`prepare(config) -> Plan`: the data are read and checked, each "auto" is settled, the objective is held against the
+model, and model, guide and objective are made, in that order; a choice that cannot work is a UsageError naming its flag.
+"""
+
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from pyro.infer import ELBO
+from torch import nn
+
+from pathscore.config import Config
+from pathscore.data import Dataset, check_values, default_binarize, load_dataset, load_file
+from pathscore.elbos import ELBOS, make_elbo
+from pathscore.errors import UsageError
+from pathscore.estimators import Estimator, parse
+from pathscore.lookup import programs
+
+SUMMED_STATES = 256
+"""Joint states that an "auto" layer is kept to under an objective which sums them out."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run before its first step: `config` without "auto", data on the device, model, guide and objective."""
+
+    config: Config
+    dataset: Dataset
+    model: nn.Module
+    guide: nn.Module
+    elbo: ELBO
+    device: torch.device
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one pass over the training set, a smaller last batch included."""
+        return -(-len(self.dataset.x) // (self.config.batch_size or 1))
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.config.steps or (self.config.epochs or 0) * self.steps_per_epoch
+
+
+def prepare(config: Config) -> Plan:
+    """Everything that the configured run needs. Raises UsageError (one line) for what cannot work.
+
+    Initial weights are drawn from torch's global generator, seeded with `config.seed`.
+    """
+    models, guides = programs()
+    device = find_device(config.device)
+    dataset = load_file(config.data) if config.data else load_dataset(config.dataset, config.data_dir)
+    config = settle(config, dataset.x.shape[1], dataset.kind, models)
+    check_values(dataset, config.likelihood, config.binarize or "none")
+    estimators = parse(config.estimator) if config.estimator else None
+    refuse_pair(config, models)
+    elbo = make_elbo(
+        config.elbo,
+        estimators=estimators,
+        num_particles=config.particles or 1,
+        max_plate_nesting=1,
+        **{name: getattr(config, name) for name in ELBOS[config.elbo].options if hasattr(config, name)},
+    )
+    dataset = on_device(dataset, device, getattr(torch, config.dtype))
+    torch.manual_seed(config.seed)
+    model, guide = make_programs(config, dataset, models, guides)
+    return Plan(config, dataset, model.to(dataset.x), guide.to(dataset.x), elbo, device)
+
+
+def settle(config: Config, width: int, kind: str, models: ModuleType) -> Config:
+    """The configuration with every "auto" replaced by a value that suits objective, estimators and data.
+
+    width, kind: numbers per datum, and the kind of `pathscore.data.Dataset`.
+    """
+    given = config.layers
+    config = config.for_data(width, default_binarize(kind, config.likelihood))
+    entry = ELBOS[config.elbo]
+    if given is None and entry.enumerable:
+        config = replace(config, layers=enumerable_layers(config, models))
+    if config.particles is None:
+        chosen = parse(config.estimator).values() if config.estimator else ()
+        config = replace(config, particles=max([entry.min_particles, *(e.min_particles for e in chosen)]))
+    return config
+
+
+def enumerable_layers(config: Config, models: ModuleType) -> tuple[int, ...]:
+    """The "auto" layers, narrowed until their joint states can be summed out quickly; as they are if never."""
+    family, layers = models.LATENTS[config.latent], config.layers or ()
+    while max(layers) > 1 and prod(family(n, config.classes).states or 0 for n in layers) > SUMMED_STATES:
+        layers = tuple(max(1, n - 1) for n in layers)
+    return layers
+
+
+def refuse_pair(config: Config, models: ModuleType) -> None:
+    """Raise UsageError, with the legal list, where the objective is wrong for the model."""
+    if reason := why_not(config, models):
+        legal = [name for name in ELBOS if not why_not(replace(config, elbo=name), models)]
+        rest = f" (legal here: {', '.join(legal)})" if legal else ""
+        raise UsageError(f"--elbo {config.elbo} with --latent {config.latent}: {reason}{rest}")
+
+
+def why_not(config: Config, models: ModuleType) -> str | None:
+    """Why the objective of a settled configuration is wrong for its model; None where it is right."""
+    return ELBOS[config.elbo].refusal(
+        [models.LATENTS[config.latent](size, config.classes) for size in config.layers or ()],
+        guide=config.guide,
+        particles=config.particles,
+        batch_size=config.batch_size,
+        kl_weighted=weighted(config),
+    )
+
+
+def weighted(config: Config) -> bool:
+    """Whether the latent terms carry a weight other than 1 at some step."""
+    return config.kl_weight != 1 or config.kl_warmup > 0
+
+
+def make_programs(
+    config: Config, dataset: Dataset, models: ModuleType, guides: ModuleType
+) -> tuple[nn.Module, nn.Module]:
+    """Model and guide, from one dictionary of arguments."""
+    arguments: dict[str, Any] = {
+        name: getattr(config, name)
+        for name in ("latent", "layers", "likelihood", "trunk", "hidden", "activation", "classes", "prior")
+    }
+    arguments |= {"hidden": config.hidden or (), "shape": dataset.shape, "x_mean": dataset.x.mean(0).float().cpu()}
+    width = dataset.x.shape[1]
+    return models.MODELS[config.model](width, **arguments), guides.GUIDES[config.guide](width, **arguments)
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name, "auto" being a GPU where there is one. Raises UsageError when it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros((), device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device {name} is not available here ({reason}): choose cpu") from None
+
+
+def on_device(dataset: Dataset, device: torch.device, dtype: torch.dtype) -> Dataset:
+    """The data set with its tensors on the device, values in `dtype`."""
+    return replace(dataset, x=dataset.x.to(device, dtype), x_test=dataset.x_test.to(device, dtype))
