@@ -17,17 +17,17 @@ def finite(tensor: Any) -> bool:
     return not isinstance(tensor, Tensor) or not tensor.is_floating_point() or bool(tensor.isfinite().all())
 
 
-def blame(recorder: Recorder) -> str:
-    """One clause: the first non-finite parameter, else the first site that is not finite, else that none is."""
+def blame(recorder: Recorder) -> str | None:
+    """A clause on the first non-finite parameter, else the first site that is not finite; None where all are finite."""
     with torch.no_grad(), pyro.validation_enabled(False):
         for name, parameter in recorder.params.items():
             if not finite(parameter):
-                return f"parameter {plain_name(name)!r} was {kind_of(parameter)} before the step"
+                return f": parameter {plain_name(name)!r} is {kind_of(parameter)}"
         for msg in recorder.sampled():
             fault = _site_fault(msg)
             if fault:
-                return f"first at site {msg['name']!r}: {fault}"
-    return "every site's log-probability is finite"
+                return f", first at site {msg['name']!r}: {fault}"
+    return None
 
 
 def kind_of(tensor: Tensor) -> str:

@@ -27,7 +27,7 @@ def plain_name(name: str) -> str:
 
 
 class Recorder(Messenger):
-    """Notes every parameter (`params`: name → unconstrained tensor) and the sample messages since `forget` (`sites`)."""
+    """Notes parameters (`params`: name → unconstrained tensor) and the sample messages since `forget` (`sites`)."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Learning-rate schedules as pure functions of the step: `factor = schedule(step)`, a number the base rate is multiplied by.
+"""Learning-rate schedules: `factor = schedule(step)`, what the base rate is multiplied by, a pure function of the step.
 
 Nothing here keeps state, so a resumed run needs only the step count to continue with the same rates, bit for bit.
 `SCHEDULES` maps a name to a maker `make(total_steps, steps_per_pass) -> schedule`; a list of (steps, factor) pairs is

@@ -8,6 +8,7 @@ the optimiser moves; and the first step names every parameter that no gradient r
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
 from typing import Any
 
 import pyro
@@ -17,9 +18,12 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pathscore.errors import NumericsError, PathscoreError, UsageError
+from pathscore.first_step import check, explain
+from pathscore.joint_optim import JointOptim, gradient_norm, scale_gradients
 from pathscore.numerics import blame, finite, kind_of
-from pathscore.optimiser import JointOptim, as_optim, gradient_norm
+from pathscore.optimiser import as_optim
 from pathscore.recorder import Recorder, plain_name
+from pathscore.restore import restore, state_of
 
 VALIDATE = ("first", "always", "never")
 
@@ -113,10 +117,10 @@ class SVI(pyro.infer.SVI):
         return self._scaled(_numbers(loss), args)
 
     def parameters(self) -> dict[str, Tensor]:
-        """Every parameter met so far: name in the program → unconstrained tensor; "estimators.…" for the estimators'."""
+        """Every parameter met so far, unconstrained, by its name in the program; estimators' as "estimators.…"."""
         own = getattr(self.elbo, "estimators", None)
-        named = own.named_parameters() if isinstance(own, nn.Module) else ()
-        return {**self.recorder.params, **{f"estimators.{name}": parameter for name, parameter in named}}
+        named = own.named_parameters(prefix="estimators") if isinstance(own, nn.Module) else ()
+        return {**self.recorder.params, **dict(named)}
 
     def modules(self) -> dict[str, nn.Module]:
         """The modules whose state belongs to this run: "model", "guide", "estimators", where there are such."""
@@ -127,6 +131,22 @@ class SVI(pyro.infer.SVI):
         }
         return {name: module for name, module in candidates.items() if isinstance(module, nn.Module)}
 
+    def state_dict(self) -> dict[str, Any]:
+        """Parameters, buffers, optimiser and steps as tensors and plain values, for `torch.save`. See `restore`."""
+        return state_of(self)
+
+    def load_state_dict(self, state: dict[str, Any], *args) -> None:
+        """Continue from `state_dict`. `args`: an example batch, for programs that make parameters when first run.
+
+        Raises: UsageError naming what is missing, unexpected or of another shape.
+        """
+        restore(self, state, args)
+
+    def device(self) -> torch.device:
+        """Where the first parameter lives; the CPU before there is one."""
+        modules = (p for module in self.modules().values() for p in module.parameters())
+        return next((p.device for p in chain(self.recorder.params.values(), modules)), torch.device("cpu"))
+
     def _gradients(self, *args, **kwargs) -> Any:
         try:
             with self._validation():
@@ -134,11 +154,11 @@ class SVI(pyro.infer.SVI):
         except PathscoreError:
             raise
         except (ValueError, UserWarning) as problem:
-            # Validation and Pyro's own warnings notice NaN too, but name neither site nor step.
+            # Pyro's validation and warnings notice NaN too, but name neither site nor step.
             cause = blame(self.recorder)
-            if "finite" in cause:
-                raise
-            raise NumericsError(f"step {self.steps + 1}: the loss is not finite, {cause}") from problem
+            if cause is None:
+                raise explain(problem) or problem from None
+            raise NumericsError(f"step {self.steps + 1}: the loss is not finite{cause}") from problem
 
     def _validation(self) -> AbstractContextManager:
         quick = self.validate == "never" or (self.validate == "first" and not self._first)
@@ -154,47 +174,32 @@ class SVI(pyro.infer.SVI):
 
     def _advance(self, loss: Any, scale: float) -> None:
         if self._first:
-            self._check_first()
+            check(self)
         if not all(math.isfinite(part) for part in (loss if isinstance(loss, tuple) else (loss,))):
-            raise NumericsError(f"step {self.steps + 1}: the loss is {loss}, {blame(self.recorder)}")
-        trained = [p for p in self._trained() if p.grad is not None]
-        gradients = [p.grad for p in trained]
-        norm = gradient_norm(gradients)  # type: ignore[arg-type]
+            raise NumericsError(f"step {self.steps + 1}: the loss is {loss}{blame(self.recorder) or ''}")
+        trained = self._trained()
+        gradients = [p.grad for p in trained if p.grad is not None]
+        norm = gradient_norm(gradients)
         if not math.isfinite(norm):
             raise NumericsError(f"step {self.steps + 1}: {self._bad_gradients()}")
-        if scale != 1.0:
-            torch._foreach_mul_(gradients, scale)
+        scale_gradients(gradients, scale)
         self.gradient_norm = norm * scale
         if isinstance(self.optim, JointOptim):
             self.optim.advance(self.gradient_norm)
         else:
-            self.optim(trained)
+            self.optim([p for p in trained if p.grad is not None])
 
     def _trained(self) -> list[Tensor]:
         if isinstance(self.optim, JointOptim) and self.optim.torch_optim is not None and not self._first:
             return list(self.optim.parameters())
         return list(self.parameters().values())
 
-    def _check_first(self) -> None:
-        params = self.parameters()
-        if not any(p.requires_grad for p in params.values()):
-            raise UsageError(
-                "nothing to train: neither model nor guide registers a parameter; "
-                "call pyro.module(name, module) or pyro.param(name, value) inside them"
-            )
-        missing = [plain_name(name) for name, p in params.items() if p.requires_grad and p.grad is None]
-        if missing and self.require_gradients:
-            raise UsageError(
-                f"no gradient reaches {', '.join(missing[:5])}{' and others' * (len(missing) > 5)}: use it in the "
-                "program, freeze it with requires_grad_(False), or pass require_gradients=False"
-            )
-
     def _bad_gradients(self) -> str:
         bad = [(n, p.grad) for n, p in self.parameters().items() if p.grad is not None and not finite(p.grad)]
         if not bad:
             return "the norm of the gradient overflows"
         names = ", ".join(plain_name(name) for name, _ in bad[:3])
-        return f"the loss is finite but the gradient of {names} is {kind_of(bad[0][1])}, {blame(self.recorder)}"
+        return f"the gradient of {names} is {kind_of(bad[0][1])} (the loss is finite){blame(self.recorder) or ''}"
 
     def _scaled(self, loss: Any, args: tuple) -> Any:
         if not self.per_datum:

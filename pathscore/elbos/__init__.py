@@ -35,8 +35,8 @@ def make_elbo(
 ) -> ELBO:
     """The objective `name` with K = `num_particles` particles, for programs with that many nested plates.
 
-    estimators: None for Pyro's own gradient; an estimator, its name, "z1=disarm,z2=rloo", or a dictionary site → either,
-        for a `SiteELBO` that credits costs as the objective does.
+    estimators: None for Pyro's own gradient; an estimator, its name, "z1=disarm,z2=rloo", or a dictionary from sites
+        to either, for a `SiteELBO` that credits costs as the objective does.
     options: further arguments of the objective, e.g. alpha for "renyi".
 
     Raises: UsageError for an unknown name or option, too few particles, or estimators where none can be named.
