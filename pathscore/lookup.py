@@ -25,7 +25,7 @@ def beside(name: str) -> ModuleType:
     origin = Path(spec.origin).resolve() if spec is not None and spec.origin else None
     if origin != HOME / name / "__init__.py":
         raise UsageError(
-            f"the package {name!r} beside {HOME / 'pathscore'} is shadowed by {origin or 'a folder without __init__.py'}: "
-            "rename that, or take its folder off the import path"
+            f"{HOME / name} is shadowed by {origin or 'a folder without __init__.py'}: rename that, or take its folder "
+            "off the import path"
         )
     return importlib.import_module(name)

@@ -103,7 +103,7 @@ def grid(title: str, matrix: Matrix) -> str:
     width = max(map(len, matrix))
     lines = [title, f"  {'':{width}}  {'  '.join(columns)}"]
     for name, row in matrix.items():
-        cells = [f"{letters[row[c]] if row[c] else 'yes':{len(c)}}" for c in columns]
+        cells = [f"{letters.get(row[c] or '', 'yes'):{len(c)}}" for c in columns]
         lines.append(f"  {name:{width}}  {'  '.join(cells)}".rstrip())
     return "\n".join([*lines, *(f"  {letter}: {reason}" for reason, letter in letters.items())])
 
@@ -118,7 +118,7 @@ def as_markdown() -> str:
         letters = footnotes(matrix)
         columns = list(next(iter(matrix.values())))
         rows = [
-            f"| `{name}` | {' | '.join(letters[row[c]] if row[c] else '✓' for c in columns)} |"
+            f"| `{name}` | {' | '.join(letters.get(row[c] or '', '✓') for c in columns)} |"
             for name, row in matrix.items()
         ]
         notes = "".join(f"\n\n{letter}: {reason}." for reason, letter in letters.items())

@@ -1,12 +1,11 @@
 """From a configuration to everything that a run needs, with every refusal before the first step.
 
 `prepare(config) -> Plan`: the data are read and checked, each "auto" is settled, the objective is held against the
-model, and model, guide and objective are made, in that order; a choice that cannot work is a UsageError naming its flag.
+model, and the programs are made, in that order; a choice that cannot work is a UsageError naming its flag.
 """
 
 from dataclasses import dataclass, replace
 from math import prod
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +17,7 @@ from pathscore.config import Config
 from pathscore.data import Dataset, check_values, default_binarize, load_dataset, load_file
 from pathscore.elbos import ELBOS, make_elbo
 from pathscore.errors import UsageError
-from pathscore.estimators import Estimator, parse
+from pathscore.estimators import parse
 from pathscore.lookup import programs
 
 SUMMED_STATES = 256
