@@ -50,7 +50,7 @@ def estimator_line(cls: type) -> str:
 
 
 def objectives(config: Config | None = None) -> Matrix:
-    """Objective × latent family, for the digits and otherwise the defaults (or `config`): the reason of each refusal."""
+    """Objective × latent family, for the digits and the defaults (or `config`) otherwise: why each is refused."""
     models, _ = programs()
     base = vars(config or Config())
     return {
