@@ -20,7 +20,7 @@ SHAPE_COMPLAINT = re.compile(r'at site "(.*)", invalid log_prob shape\s+Expected
 def check(svi: "SVI") -> None:
     """Raise UsageError: nothing to train, a parameter without gradient, a program that Pyro's objective gets wrong."""
     params = svi.parameters()
-    if not any(p.requires_grad for p in params.values()):
+    if not params:
         raise UsageError(
             "nothing to train: neither model nor guide registers a parameter; "
             "call pyro.module(name, module) or pyro.param(name, value) inside them"

@@ -60,14 +60,18 @@ class Recorder(Messenger):
         # A module's own parameter arrives bare when Pyro keeps parameters local to modules.
         tensor = value.unconstrained() if hasattr(value, "unconstrained") else value
         self._refuse_stray(msg, tensor)
-        if id(tensor) not in self._ids:
+        # A first value on its way to becoming a parameter does not require a gradient yet.
+        if tensor.requires_grad and id(tensor) not in self._ids:
+            name = self._free_name(msg["name"], tensor)
+            if name in self.params:
+                self._ids.discard(id(self.params[name]))
             self._ids.add(id(tensor))
-            self.params[self._free_name(msg["name"])] = tensor
+            self.params[name] = tensor
 
-    def _free_name(self, name: str) -> str:
-        # Two modules may use one name when parameters are local to modules.
+    def _free_name(self, name: str, tensor: Tensor) -> str:
         count, free = 1, name
-        while free in self.params:
+        while free in self.params and not _replaces(tensor, self.params[free], name):
+            # Two modules may use one name when parameters are local to modules.
             count += 1
             free = f"{name} ({count})"
         return free
@@ -99,3 +103,9 @@ class Recorder(Messenger):
                 f"parameter {plain_name(msg['name'])!r} of the module is not the tensor that Pyro holds, so training "
                 "would not move it: make it contiguous, and change it in place (copy_) once training has begun"
             )
+
+
+def _replaces(new: Tensor, old: Tensor, name: str) -> bool:
+    """Whether Pyro has put one tensor in place of another, as it does when a module turns its own into a Parameter."""
+    store = pyro.get_param_store()
+    return new.data_ptr() == old.data_ptr() or (name in store and dict(store.named_parameters())[name] is new)
