@@ -3,7 +3,7 @@
 `GUIDES[name](data_size, latent=…, …)` takes the model's keyword arguments; its call `guide(x)` is the program.
 """
 
-from guides.amortized import AmortizedGuide
+from guides.amortised import AmortizedGuide
 from guides.base import LayeredGuide
 from guides.factorised import FactorisedGuide
 

@@ -49,7 +49,8 @@ class LayeredGuide(nn.Module):
         self.latents = latent_layers(latent, layers, classes)
         self.latent_sites = tuple(f"z{level}" for level in range(1, len(layers) + 1))
         self.networks = nn.ModuleList(self.make_networks(make_trunk(trunk, data_size, shape, hidden, activation)))
-        self.register_buffer("x_mean", torch.full((data_size,), 0.5) if x_mean is None else x_mean.clone())
+        x_mean = torch.full((data_size,), 0.5) if x_mean is None else x_mean
+        self.register_buffer("x_mean", x_mean.to(torch.get_default_dtype(), copy=True))
 
     def make_networks(self, trunk: Trunk) -> list[nn.Module]:
         """The networks of z1 … zL."""

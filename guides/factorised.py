@@ -17,7 +17,7 @@ class FactorisedGuide(LayeredGuide):
     """
 
     def make_networks(self, trunk: Trunk) -> list[nn.Module]:
-        return [trunk.encoder(latent.raw_size) for latent in self.latents]
+        return [trunk.encoder(latent.standard()) for latent in self.latents]
 
     def draw(self, x: Tensor) -> None:
         for site, latent, network in zip(self.latent_sites, self.latents, self.networks, strict=True):

@@ -34,6 +34,8 @@ division is 0/0 at z = μ."""
 SCALE_CAP = 1e6
 """Largest scale. The prior squares z = μ + σ ε, and float32 overflows at 3e38."""
 
+NO_SHAPE = torch.Size()
+
 
 def positive(raw: Tensor, cap: float = SCALE_CAP) -> Tensor:
     """Positive scale of a raw number: softplus(min(raw, cap)) + 1e-6, between 1e-6 and `cap`, same shape.
@@ -66,6 +68,14 @@ class Factorised(dist.Independent):
         batch = len(self.batch_shape)
         states = states.reshape(len(states), *[1] * batch, *states.shape[1:])
         return states.expand(-1, *self.batch_shape, *[-1] * (1 + event_dim)) if expand else states
+
+
+class OneHot(dist.OneHotCategorical):
+    """One-hot variable whose draw is tensor operations only; torch's `one_hot` reads a value back, which no graph can."""
+
+    def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
+        index = self._categorical.sample(sample_shape)
+        return torch.eye(self.event_shape[0], dtype=self.logits.dtype, device=index.device)[index]
 
 
 class Latent:
@@ -177,7 +187,7 @@ class Categorical(Latent):
 
     def __call__(self, raw: Tensor) -> dist.TorchDistribution:
         logits = raw.unflatten(-1, self.event_shape)  # (…, N, M)
-        return Factorised(dist.OneHotCategorical(logits=logits), 1)
+        return Factorised(OneHot(logits=logits), 1)
 
     def features(self, z: Tensor) -> Tensor:
         return z.flatten(-2) - 1 / self.classes

@@ -68,7 +68,7 @@ class VAE(nn.Module):
         x_mean = torch.full((data_size,), 0.5) if x_mean is None else x_mean
         self.decoder = networks.decoder(self.latents[0].width, self.likelihood.raw(x_mean))
         self.between = nn.ModuleList(
-            networks.between(above.width, below.raw_size) for below, above in pairwise(self.latents)
+            networks.between(above.width, below.standard()) for below, above in pairwise(self.latents)
         )
         if prior not in PRIORS:
             raise unknown("prior", prior, PRIORS)

@@ -1,5 +1,7 @@
 """The model's layers in reverse: q(z1 | x) q(z2 | z1) … q(zL | z_{L−1}), the guide that mirrors `models.VAE`."""
 
+from itertools import pairwise
+
 import pyro
 from torch import Tensor, nn
 
@@ -20,9 +22,9 @@ class AmortizedGuide(LayeredGuide):
     """
 
     def make_networks(self, trunk: Trunk) -> list[nn.Module]:
-        encoder = trunk.encoder(self.latents[0].raw_size)
-        pairs = zip(self.latents, self.latents[1:], strict=False)
-        return [encoder, *(trunk.between(below.width, above.raw_size) for below, above in pairs)]
+        encoder = trunk.encoder(self.latents[0].standard())
+        pairs = pairwise(self.latents)
+        return [encoder, *(trunk.between(below.width, above.standard()) for below, above in pairs)]
 
     def draw(self, x: Tensor) -> None:
         features = x

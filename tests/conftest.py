@@ -1,0 +1,48 @@
+"""Fixtures of all tests: real MNIST where it is at hand, and a clean slate around every test.
+
+`mnist_dir` is a folder in torchvision's layout: the one that PATHSCORE_DATA names, else `../shared/data` beside the
+repository; a test that asks for it is skipped where neither has MNIST.
+"""
+
+import os
+from pathlib import Path
+
+import pyro
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def mnist_dir() -> Path:
+    """Folder with MNIST/raw/…; skips the test where there is none."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("PATHSCORE_DATA", default))
+    if not (folder / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
+        pytest.skip(f"no MNIST in {folder}: name a folder that has it in PATHSCORE_DATA")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def fresh_start():
+    """Every test starts from seed 0 and an empty parameter store, and leaves the process's globals as they were."""
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    before = _globals()
+    yield
+    changed = {
+        name: (value, now)
+        for (name, value), now in zip(before.items(), _globals().values(), strict=True)
+        if value != now
+    }
+    pyro.clear_param_store()
+    assert not changed, f"the test changed a global: {changed}"
+
+
+def _globals() -> dict[str, object]:
+    return {
+        "default dtype": torch.get_default_dtype(),
+        "threads": torch.get_num_threads(),
+        "validation": torch.distributions.Distribution._validate_args,
+        "pyro settings": pyro.settings.get(),
+        "working directory": os.getcwd(),
+    }
