@@ -9,13 +9,20 @@ from typing import Any
 
 EXPORTS: dict[str, tuple[str, ...]] = {
     "pathscore.config": ("Config",),
-    "pathscore.errors": ("NumericsError", "PathscoreError", "RunDirError", "UsageError"),
+    "pathscore.elbos": ("ELBOS", "kl_weighted", "make_elbo"),
+    "pathscore.elbos.site": ("SiteELBO",),
+    "pathscore.errors": ("DataError", "NumericsError", "PathscoreError", "RunDirError", "UsageError"),
+    "pathscore.estimators": (
+        *("ARM", "ESTIMATORS", "NVIL", "REBAR", "RELAX", "RLOO", "Auto", "DiSARM", "Enumerate", "Estimator", "Gumbel"),
+        *("LocalExpectation", "MeasureValued", "MuProp", "Pathwise", "ReinMax", "Score", "ScoreAverage"),
+        *("StickingTheLanding", "StraightThrough", "StraightThroughGumbel"),
+    ),
     "pathscore.optimiser": ("OptimizerSpec",),
     "pathscore.svi": ("SVI",),
 }
 _HOME = {name: module for module, names in EXPORTS.items() for name in names}
 
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 __version__ = "0.1.0"
 
 
