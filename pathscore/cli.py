@@ -39,8 +39,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return dispatch(words)
     except SystemExit as exit:
         return int(exit.code or 0)
-    except KeyboardInterrupt:
-        return fail("interrupted", 130)
+    except KeyboardInterrupt as error:  # what stops a run by a signal says so and has its own code
+        return fail(str(error) or "interrupted", getattr(error, "exit_code", 130))
     except PathscoreError as error:
         return fail(str(error), error.exit_code, "--debug" in words)
     except Exception as error:

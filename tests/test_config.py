@@ -79,7 +79,7 @@ def test_bad_values_are_refused_by_name(values, message):
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"seed": 1'])
 def test_a_file_that_is_no_configuration_is_refused(text):
-    with pytest.raises(UsageError, match="c.json"):
+    with pytest.raises(UsageError, match=r"c\.json"):
         Config.from_json(text, "c.json")
 
 
