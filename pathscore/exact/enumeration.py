@@ -8,6 +8,7 @@ guide's order: every tensor of a `Table` has shape (n_1, …, n_L, *plates).
 """
 
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -110,6 +111,20 @@ class _PlaceNodes(Messenger):
         msg["done"] = True
 
 
+class GiveValues(Messenger):
+    """Gives the named sites their values, broadcast to the shape that the site has inside the row plate."""
+
+    def __init__(self, values: dict[str, torch.Tensor]):
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, msg):
+        if msg["name"] in self.values and not msg["is_observed"]:
+            fn = msg["fn"]
+            msg["value"] = self.values[msg["name"]].expand(fn.batch_shape + fn.event_shape)
+            msg["done"] = True
+
+
 def _node_indices(latents: tuple[Latent, ...], depth: int) -> dict[str, torch.Tensor]:
     """Which node each event element takes in each row: name → (S, 1, …, 1, *elements), mixed-radix digits."""
     digits, rows, stride = {}, torch.arange(math.prod(s.size for s in latents)), 1
@@ -145,8 +160,8 @@ def trial(model, guide, args, kwargs) -> tuple[list[tuple[str, Any]], int]:
     return latents, max((-f.dim for f in frames), default=0)
 
 
-def run_rows(model, guide, args, kwargs, placed: Messenger, count: int, depth: int):
-    """Traces of guide and model inside a plate of `count` rows, latent values given by the handler `placed`."""
+def run_rows(model, guide, args, kwargs, placed: AbstractContextManager, count: int, depth: int):
+    """Traces of guide and model inside a plate of `count` rows; the handler `placed` may give the latent values."""
     rows = pyro.plate(_ROWS, count, dim=-depth - 1)
     # Both handlers stand outside the row plate: it does not broadcast a site that already has its value.
     with placed, rows:
@@ -154,6 +169,16 @@ def run_rows(model, guide, args, kwargs, placed: Messenger, count: int, depth: i
     with poutine.replay(trace=guide_trace), rows:
         model_trace = poutine.trace(model).get_trace(*args, **kwargs)
     return guide_trace, model_trace
+
+
+def _latents(sites, nodes: int) -> tuple[Latent, ...]:
+    return tuple(Latent(name, rule_for(name, site["fn"], nodes), elements(site["fn"]), plates(site))
+                 for name, site in sites)
+
+
+def count_states(model, guide, *args, nodes: int = 64, **kwargs) -> int:
+    """How many joint states `tabulate` would score."""
+    return math.prod(s.size for s in _latents(trial(model, guide, args, kwargs)[0], nodes))
 
 
 def _refuse_too_many(latents: tuple[Latent, ...]) -> None:
@@ -191,8 +216,7 @@ def tabulate(model, guide, *args, max_plate_nesting: int | None = None, nodes: i
     quadrature rule, or a model site that the guide lacks.
     """
     sites, depth = trial(model, guide, args, kwargs)
-    latents = tuple(Latent(name, rule_for(name, site["fn"], nodes), elements(site["fn"]), plates(site))
-                    for name, site in sites)
+    latents = _latents(sites, nodes)
     _refuse_too_many(latents)
     depth = depth if max_plate_nesting is None else max(depth, max_plate_nesting)
     sizes = tuple(s.size for s in latents)

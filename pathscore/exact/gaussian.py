@@ -11,10 +11,9 @@ import math
 from typing import NamedTuple
 
 import torch
-from pyro.poutine.messenger import Messenger
 
 from pathscore.errors import UsageError
-from pathscore.exact.enumeration import STATE_LIMIT, plates, run_rows, site_terms, trial
+from pathscore.exact.enumeration import STATE_LIMIT, GiveValues, plates, run_rows, site_terms, trial
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -54,20 +53,11 @@ class Pair(NamedTuple):
     cost: Quadratic
 
 
-class _PlacePoints(Messenger):
+def _at_points(sites, points: torch.Tensor, depth: int) -> GiveValues:
     """Gives the latent sites of the guide the coordinates of one point per row, points (R, D)."""
-
-    def __init__(self, sites, points: torch.Tensor, depth: int):
-        super().__init__()
-        pieces = points.split([site["fn"].event_shape.numel() for _, site in sites], dim=1)
-        self.values = {name: piece.reshape(-1, *(1,) * depth, *site["fn"].event_shape)
-                       for (name, site), piece in zip(sites, pieces, strict=True)}
-
-    def _pyro_sample(self, msg):
-        if msg["name"] in self.values:
-            fn = msg["fn"]
-            msg["value"] = self.values[msg["name"]].expand(fn.batch_shape + fn.event_shape)
-            msg["done"] = True
+    pieces = points.split([site["fn"].event_shape.numel() for _, site in sites], dim=1)
+    return GiveValues({name: piece.reshape(-1, *(1,) * depth, *site["fn"].event_shape)
+                       for (name, site), piece in zip(sites, pieces, strict=True)})
 
 
 def _points(dims: int, like: torch.Tensor) -> torch.Tensor:
@@ -111,7 +101,7 @@ def extract(model, guide, *args, **kwargs) -> Pair:
     points = _points(dims, sites[0][1]["value"])
     if len(points) > STATE_LIMIT:
         raise UsageError(f"{dims} latent variables a data point need {len(points)} rows: the limit is {STATE_LIMIT}")
-    placed = _PlacePoints(sites, points, depth)
+    placed = _at_points(sites, points, depth)
     guide_trace, model_trace = run_rows(model, guide, args, kwargs, placed, len(points), depth)
     keep, latent = frames.pop(), {name for name, _ in sites}
     q, p = (site_terms(trace, (len(points),)) for trace in (guide_trace, model_trace))

@@ -1,0 +1,45 @@
+"""How good a trained model/guide pair is: bounds on the log-likelihood, rate and distortion, active units.
+
+`evaluate(model, guide, x, …) -> dict` makes the figures of a run's summary; the functions behind it work alone. All of
+them take any Pyro pair and data whose points lie in one plate (see `weights`), draw from a random stream of their own,
+compute no gradient and leave global settings alone. Call them inside the run's parameter store: `with svi.scope(): …`.
+"""
+
+import torch
+
+from pathscore.evaluation.ais import AISResult, ais
+from pathscore.evaluation.bounds import Elbo, elbo, exact_log_likelihood, importance_bound, standard_error
+from pathscore.evaluation.units import active_units, activity
+from pathscore.evaluation.weights import Data, Program
+
+__all__ = ["AISResult", "Elbo", "active_units", "activity", "ais", "elbo", "evaluate", "exact_log_likelihood",
+           "importance_bound", "standard_error"]
+
+
+def evaluate(model: Program, guide: Program, x: torch.Tensor | Data, *, samples: int = 10,
+             importance_samples: int = 100, seed: int = 0, progress: bool | None = None) -> dict:
+    """The figures of a run's summary on test data x (N, X), in nats per data point.
+
+    test_elbo and test_elbo_se: mean and standard error over the data, `samples` draws each; rate + distortion =
+    −test_elbo. test_log_likelihood (with _se and _samples): the K-sample bound, K = `importance_samples`; None where K
+    is 0. active_units: the number of latent variables that are used, active_units_by_site the same site by site.
+
+    Raises UsageError when the programs do not keep each data point in a plate.
+    """
+    parts = elbo(model, guide, x, samples=samples, seed=seed)
+    by_site = active_units(model, guide, x, seed=seed + 2)
+    found = {
+        "test_elbo": parts.elbo.mean().item(),
+        "test_elbo_se": standard_error(parts.elbo),
+        "test_log_likelihood": None,
+        "test_log_likelihood_se": None,
+        "test_log_likelihood_samples": importance_samples,
+        "active_units": sum(by_site.values()),
+        "active_units_by_site": by_site,
+        "rate": parts.rate.mean().item(),
+        "distortion": parts.distortion.mean().item(),
+    }
+    if importance_samples:
+        bound = importance_bound(model, guide, x, num_particles=importance_samples, seed=seed + 1, progress=progress)
+        found |= {"test_log_likelihood": bound.mean().item(), "test_log_likelihood_se": standard_error(bound)}
+    return found

@@ -1,0 +1,91 @@
+"""Bounds on the log-likelihood of data under any model/guide pair: the ELBO and its parts, and the K-sample bound.
+
+`elbo(model, guide, x, samples=…, seed=…) -> Elbo` and `importance_bound(model, guide, x, num_particles=…, seed=…) ->
+(N,)`, per data point, in nats; programs as in `pathscore.evaluation.weights`. Memory does not grow with the number of
+particles or data points: both run in passes of constant size, log-weights go into a running log-sum-exp. N data
+points, K particles.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from pathscore import exact
+from pathscore.evaluation.weights import Data, Program, as_data, chunks, draw, isolated, plate_depth
+
+
+class Elbo(NamedTuple):
+    """Per data point, (N,), in nats: elbo = −(rate + distortion)."""
+
+    elbo: torch.Tensor
+    rate: torch.Tensor
+    distortion: torch.Tensor
+
+
+def standard_error(values: torch.Tensor) -> float:
+    """Standard error of the mean of independent values; NaN for one value."""
+    return (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else math.nan
+
+
+def elbo(model: Program, guide: Program, x: torch.Tensor | Data, *, samples: int = 1, seed: int = 0) -> Elbo:
+    """The ELBO of each data point and its two parts, from `samples` guide draws a data point.
+
+        rate = E_q[log q(z | x) − log p(z)]        distortion = −E_q[log p(x | z)]
+
+    References: Alemi et al., "Fixing a broken ELBO", 2018.
+    """
+    data = as_data(x)
+    found = []
+    with isolated(data, seed):
+        depth = plate_depth(model, guide, data)
+        pieces, counts = chunks(data, samples)
+        for piece in pieces:
+            parts = torch.zeros(2, len(piece[0]), dtype=torch.float64, device=data[0].device)
+            for count in counts:
+                w = draw(model, guide, piece, count, depth)
+                parts += torch.stack([(w.log_q - w.log_prior).sum(0), -w.log_likelihood.sum(0)])
+            found.append(parts / samples)
+    rate, distortion = torch.cat(found, 1)
+    return Elbo(-(rate + distortion), rate, distortion)
+
+
+def importance_bound(model: Program, guide: Program, x: torch.Tensor | Data, *, num_particles: int = 5000,
+                     seed: int = 0, progress: bool | None = None) -> torch.Tensor:
+    """The K-sample bound of each data point, (N,) float64.
+
+        log 1/K Σ_k p(x, z_k) / q(z_k | x),   z_k ~ q(z | x)
+
+    Its mean is at or below log p(x) and rises with K, for discrete and continuous latents alike; weights are formed
+    per data point, before any subsampling scale. `progress` None shows a bar on a terminal once it takes seconds.
+
+    References: Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016.
+    """
+    data = as_data(x)
+    found = []
+    with isolated(data, seed):
+        depth = plate_depth(model, guide, data)
+        pieces, counts = chunks(data, num_particles)
+        hide = None if progress is None else not progress
+        with tqdm(total=len(data[0]), desc="log-likelihood", unit="x", disable=hide, delay=2, leave=False) as bar:
+            for piece in pieces:
+                total = torch.full((len(piece[0]),), -torch.inf, dtype=torch.float64, device=data[0].device)
+                for count in counts:
+                    log_w = draw(model, guide, piece, count, depth).log_w
+                    total = torch.logaddexp(total, log_w.logsumexp(0).double())
+                found.append(total - math.log(num_particles))
+                bar.update(len(piece[0]))
+    return torch.cat(found)
+
+
+def exact_log_likelihood(model: Program, guide: Program, x: torch.Tensor | Data) -> torch.Tensor:
+    """log p(x) of each data point, (N,), summed over every state of the latents.
+
+    Raises UsageError as `exact.log_evidence` does: more than 2^14 joint states, no finite support, a global latent.
+    """
+    data = as_data(x)
+    with isolated(data, 0):
+        states = exact.count_states(model, guide, *(t[:2] for t in data))
+        pieces, _ = chunks(data, states)
+        return torch.cat([exact.log_evidence(model, guide, *piece).double() for piece in pieces])

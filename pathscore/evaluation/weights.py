@@ -1,0 +1,109 @@
+"""Log-weights of guide draws, one per particle and data point: what every sampled evaluation is made of.
+
+`draw(model, guide, data, particles, depth) -> Weights`, tensors (K, B); `chunks` cuts the work into passes of constant
+memory; `isolated(seed)` is the context in which all evaluation runs. K particles, B data points of a pass.
+
+Conventions for the programs: model(*data) and guide(*data) accept any number of data points along the first axis of
+each tensor, and every sample site lies in one plate over them, for example `pyro.plate("data", len(x), dim=-1)`.
+Weights are formed per data point from bare log-probabilities: a plate's subsampling scale N/B is not part of them.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import NamedTuple
+
+import torch
+
+from pathscore.errors import UsageError
+from pathscore.exact.enumeration import Term, run_rows, site_terms, trial
+
+Data = tuple[torch.Tensor, ...]
+Program = Callable[..., object]
+
+# Numbers of x scored in one pass, and rows of latents: small enough for the cache, large enough to fill the processor.
+ROW_ELEMENTS = 2**21
+ROW_LIMIT = 2**14
+
+
+class Weights(NamedTuple):
+    """log p(z), log p(x | z) and log q(z | x), each (K, B)."""
+
+    log_prior: torch.Tensor
+    log_likelihood: torch.Tensor
+    log_q: torch.Tensor
+
+    @property
+    def log_w(self) -> torch.Tensor:
+        """log w = log p(x, z) − log q(z | x), (K, B)."""
+        return self.log_prior + self.log_likelihood - self.log_q
+
+
+@contextmanager
+def isolated(data: Data, seed: int) -> Iterator[None]:
+    """No gradient, and a random stream of its own: the caller's generators are as before when it ends."""
+    devices = [data[0].device] if data[0].is_cuda else []
+    with torch.random.fork_rng(devices), torch.no_grad():
+        torch.manual_seed(seed)
+        yield
+
+
+def as_data(x: torch.Tensor | Data) -> Data:
+    """One tensor or a tuple of tensors with the same first axis, as a tuple."""
+    data = (x,) if isinstance(x, torch.Tensor) else tuple(x)
+    if not data or any(len(t) != len(data[0]) for t in data) or len(data[0]) == 0:
+        raise UsageError("evaluation needs at least one data point and tensors of the same length along the first axis")
+    return data
+
+
+def chunks(data: Data, particles: int) -> tuple[list[Data], list[int]]:
+    """Pieces of the data and of the particle count such that one pass scores about `ROW_ELEMENTS` numbers.
+
+    Particles come first: the encoder's work on a data point is then shared by as many of them as fit.
+    """
+    rows = min(max(1, ROW_ELEMENTS // max(1, data[0][0].numel())), ROW_LIMIT)
+    take = min(particles, rows)
+    points = max(1, rows // take)
+    pieces = list(zip(*(t.split(points) for t in data), strict=True))
+    counts = [min(take, particles - done) for done in range(0, particles, take)]
+    return pieces, counts
+
+
+def plate_depth(model: Program, guide: Program, data: Data) -> int:
+    """How deep the programs nest plates, from one run on two data points."""
+    return trial(model, guide, tuple(t[:2] for t in data), {})[1]
+
+
+def draw(model: Program, guide: Program, data: Data, particles: int, depth: int) -> Weights:
+    """Draw `particles` times from the guide for every data point and score, in one pass.
+
+    Raises UsageError when some site lies outside a plate over the data points.
+    """
+    guide_trace, model_trace = run_rows(model, guide, data, {}, nullcontext(), particles, depth)
+    q, p = site_terms(guide_trace, (particles,)), site_terms(model_trace, (particles,))
+    latent = {term.name for term in q}
+    shape = (particles, len(data[0]))
+    return Weights(
+        sum_per_datum([t for t in p if t.name in latent], shape),
+        sum_per_datum([t for t in p if t.name not in latent], shape),
+        sum_per_datum(q, shape),
+    )
+
+
+def data_plate(name: str, frames: frozenset, points: int) -> int:
+    """The dimension of the plate over the data points that a site lies in."""
+    dims = [f.dim for f in frames if f.size == points]
+    if not dims:
+        raise UsageError(f"site {name!r} is not in a plate over the {points} data points: wrap it in "
+                         'pyro.plate("data", len(x), dim=-1); figures per data point need that')
+    return max(dims)
+
+
+def sum_per_datum(terms: list[Term] | tuple[Term, ...], shape: tuple[int, int]) -> torch.Tensor:
+    """The masked, unscaled log-probabilities of some sites, summed to (K, B)."""
+    total = torch.zeros(shape)
+    for term in terms:
+        plate = data_plate(term.name, term.frames, shape[1])
+        others = [d for d in range(1 - term.masked.dim(), 0) if d != plate]
+        log = term.masked.sum(others) if others else term.masked
+        total = total.to(log) + log
+    return total
