@@ -142,9 +142,10 @@ class SiteELBO(ELBO):
         for name, site in sites.items():
             estimator = plan.estimator(name)
             surrogate = surrogate + estimator.surrogate(site).sum() / plan.particles
-            own = estimator.aux_loss(site)
-            aux = aux if own is None else aux + own
-            estimator.observe(site)
+            if estimator.training:  # eval() freezes learned parts and running averages
+                own = estimator.aux_loss(site)
+                aux = aux if own is None else aux + own
+                estimator.observe(site)
         return -bound.detach(), aux - surrogate
 
     def bound(self, terms: Terms, sites: dict[str, Site]) -> tuple[Tensor, Tensor]:
