@@ -1,0 +1,72 @@
+"""The metrics of a run, one JSON object a line: `Metrics(path, step)` appends, `read_metrics(path) -> list of dict`.
+
+A line is flushed as soon as it is written. A process that is killed leaves at most one partial line, which is dropped,
+as are the lines of steps after the one that a run resumes from: these are made again.
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from pathscore.errors import RunDirError
+
+
+class Metrics:
+    """The file `metrics.jsonl` of a run that stands at `step`; without a path it writes nothing.
+
+    Raises: RunDirError when the file system refuses.
+    """
+
+    def __init__(self, path: Path | None, step: int = 0):
+        self.path = path
+        if path is None:
+            self._file = None
+            return
+        try:
+            kept = [line for line in read_metrics(path) if line.get("step", 0) <= step] if step else []
+            temporary = path.with_name(f"{path.name}.tmp")
+            temporary.write_text("".join(_line(values) for values in kept), encoding="utf-8")
+            os.replace(temporary, path)
+            self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by `close`)
+        except OSError as error:
+            raise self._refused(error) from None
+
+    def write(self, **values: Any) -> None:
+        """Append one line; numbers that are not finite are written as null."""
+        if self._file is None:
+            return
+        try:
+            self._file.write(_line(values))
+            self._file.flush()
+        except OSError as error:
+            raise self._refused(error) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def _refused(self, error: OSError) -> RunDirError:
+        return RunDirError(f"cannot write {self.path}: {error.strerror or error}")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file that are whole; none when there is no file."""
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        if text.endswith("\n") and isinstance(values, dict):
+            lines.append(values)
+    return lines
+
+
+def _line(values: dict[str, Any]) -> str:
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+    return json.dumps(finite, ensure_ascii=False, allow_nan=False) + "\n"
