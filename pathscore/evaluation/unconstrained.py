@@ -13,7 +13,7 @@ from torch.distributions.constraints import Constraint
 
 from pathscore.errors import UsageError
 from pathscore.evaluation.weights import Data, Program, data_plate, sum_per_datum
-from pathscore.exact.enumeration import GiveValues, plates, run_rows, site_terms, trial
+from pathscore.exact.rows import GiveValues, plates, run_rows, site_terms, trial
 
 LARGEST = 1e6  # an unconstrained coordinate beyond this is a trajectory that has diverged
 

@@ -12,8 +12,8 @@ import torch
 from pyro import poutine
 
 from pathscore.evaluation.weights import Data, Program, as_data, chunks, data_plate, isolated
-from pathscore.exact.enumeration import plates, trial
 from pathscore.exact.quadrature import elements
+from pathscore.exact.rows import plates, trial
 
 THRESHOLD = 0.01
 

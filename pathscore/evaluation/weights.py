@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from pathscore.errors import UsageError
-from pathscore.exact.enumeration import Term, run_rows, site_terms, trial
+from pathscore.exact.rows import Term, run_rows, site_terms, trial
 
 Data = tuple[torch.Tensor, ...]
 Program = Callable[..., object]

@@ -8,23 +8,16 @@ guide's order: every tensor of a `Table` has shape (n_1, …, n_L, *plates).
 """
 
 import math
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import reduce
-from typing import Any
 
-import pyro
 import torch
-from pyro import poutine
-from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import prune_subsample_sites, site_is_subsample
 
 from pathscore.errors import UsageError
 from pathscore.exact.quadrature import Rule, elements, rule_for, unwrap
+from pathscore.exact.rows import Term, plates, run_rows, site_terms, trial, unfold
 
 STATE_LIMIT = 2**14
-_ROWS = "_joint_states"
 
 
 @dataclass(frozen=True)
@@ -40,17 +33,6 @@ class Latent:
     def size(self) -> int:
         """Joint states of the site's event elements."""
         return self.rule.size ** math.prod(self.elements)
-
-
-@dataclass(frozen=True)
-class Term:
-    """log_prob of one sample site: scaled and masked as Pyro does, without the scale, and bare."""
-
-    name: str
-    frames: frozenset
-    scaled: torch.Tensor
-    masked: torch.Tensor
-    bare: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -83,7 +65,8 @@ class Table:
             if not torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True):
                 inner = [s.name for s in self.latents if not s.frames <= frames]
                 raise UsageError(f"site {name!r} depends on a latent site in a plate that it lies outside of (one of "
-                                 f"{inner}): this couples data points; move {name!r} into the plate")
+                                 f"{inner}): this couples data points; move {name!r} into the plate (plates are the "
+                                 "same where model and guide give them the same name)")
         return small
 
 
@@ -111,20 +94,6 @@ class _PlaceNodes(Messenger):
         msg["done"] = True
 
 
-class GiveValues(Messenger):
-    """Gives the named sites their values, broadcast to the shape that the site has inside the row plate."""
-
-    def __init__(self, values: dict[str, torch.Tensor]):
-        super().__init__()
-        self.values = values
-
-    def _pyro_sample(self, msg):
-        if msg["name"] in self.values and not msg["is_observed"]:
-            fn = msg["fn"]
-            msg["value"] = self.values[msg["name"]].expand(fn.batch_shape + fn.event_shape)
-            msg["done"] = True
-
-
 def _node_indices(latents: tuple[Latent, ...], depth: int) -> dict[str, torch.Tensor]:
     """Which node each event element takes in each row: name → (S, 1, …, 1, *elements), mixed-radix digits."""
     digits, rows, stride = {}, torch.arange(math.prod(s.size for s in latents)), 1
@@ -134,41 +103,6 @@ def _node_indices(latents: tuple[Latent, ...], depth: int) -> dict[str, torch.Te
         digits[s.name] = (rows[:, None] // steps % s.rule.size).reshape(-1, *(1,) * depth, *s.elements)
         stride *= s.size
     return digits
-
-
-def plates(site) -> frozenset:
-    """The vectorised plates that a site lies in."""
-    return frozenset(f for f in site["cond_indep_stack"] if f.vectorized and f.name != _ROWS)
-
-
-def _sites(trace) -> list[tuple[str, Any]]:
-    """The sample sites of a trace, without those that draw a plate's subsample."""
-    return [(name, site) for name, site in trace.nodes.items()
-            if site["type"] == "sample" and not site_is_subsample(site)]
-
-
-def trial(model, guide, args, kwargs) -> tuple[list[tuple[str, Any]], int]:
-    """The guide's latent sites (name, site) and the depth of plates, from a run whose random draws are given back."""
-    with torch.random.fork_rng(), torch.no_grad():
-        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
-    for name, site in _sites(model_trace):
-        if not site["is_observed"] and name not in guide_trace:
-            raise UsageError(f"latent site {name!r} of the model is missing from the guide: add it there")
-    frames = union(plates(site) for trace in (guide_trace, model_trace) for _, site in _sites(trace))
-    latents = [(name, site) for name, site in _sites(guide_trace) if not site["is_observed"]]
-    return latents, max((-f.dim for f in frames), default=0)
-
-
-def run_rows(model, guide, args, kwargs, placed: AbstractContextManager, count: int, depth: int):
-    """Traces of guide and model inside a plate of `count` rows; the handler `placed` may give the latent values."""
-    rows = pyro.plate(_ROWS, count, dim=-depth - 1)
-    # Both handlers stand outside the row plate: it does not broadcast a site that already has its value.
-    with placed, rows:
-        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-    with poutine.replay(trace=guide_trace), rows:
-        model_trace = poutine.trace(model).get_trace(*args, **kwargs)
-    return guide_trace, model_trace
 
 
 def _latents(sites, nodes: int) -> tuple[Latent, ...]:
@@ -189,23 +123,6 @@ def _refuse_too_many(latents: tuple[Latent, ...]) -> None:
                          f"enumeration stops at {STATE_LIMIT}; make the latent smaller or estimate by sampling")
 
 
-def site_terms(trace, sizes: tuple[int, ...]) -> tuple[Term, ...]:
-    """The log-probabilities of a row trace, the row axis unfolded to `sizes`."""
-    trace = prune_subsample_sites(trace)
-    trace.compute_log_prob()
-    found = []
-    for name, site in _sites(trace):
-        bare = site["unscaled_log_prob"]
-        logs = (site["log_prob"], scale_and_mask(bare, mask=site["mask"]), bare)
-        found.append(Term(name, plates(site), *(_unfold(log, sizes) for log in logs)))
-    return tuple(found)
-
-
-def _unfold(rows: torch.Tensor, sizes: tuple[int, ...]) -> torch.Tensor:
-    """(S, *rest) → (n_1, …, n_L, *rest)."""
-    return rows.reshape(*sizes, *rows.shape[1:])
-
-
 def tabulate(model, guide, *args, max_plate_nesting: int | None = None, nodes: int = 64, **kwargs) -> Table:
     """Score every joint state of the guide's latent sites under guide and model, with the graph to the parameters.
 
@@ -224,14 +141,9 @@ def tabulate(model, guide, *args, max_plate_nesting: int | None = None, nodes: i
     guide_trace, model_trace = run_rows(model, guide, args, kwargs, placed, math.prod(sizes), depth)
     return Table(
         latents=latents,
-        log_weight={name: _unfold(log, sizes) for name, log in placed.log_weight.items()},
-        log_measure={name: _unfold(log, sizes) for name, log in placed.log_measure.items()},
-        values={s.name: _unfold(guide_trace.nodes[s.name]["value"], sizes) for s in latents},
+        log_weight={name: unfold(log, sizes) for name, log in placed.log_weight.items()},
+        log_measure={name: unfold(log, sizes) for name, log in placed.log_measure.items()},
+        values={s.name: unfold(guide_trace.nodes[s.name]["value"], sizes) for s in latents},
         log_q=site_terms(guide_trace, sizes),
         log_p=site_terms(model_trace, sizes),
     )
-
-
-def union(sets) -> frozenset:
-    """The union of frozensets, empty for none."""
-    return reduce(frozenset.union, sets, frozenset())

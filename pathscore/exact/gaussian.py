@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 
 from pathscore.errors import UsageError
-from pathscore.exact.enumeration import STATE_LIMIT, GiveValues, plates, run_rows, site_terms, trial
+from pathscore.exact.enumeration import STATE_LIMIT
+from pathscore.exact.rows import GiveValues, plates, run_rows, site_terms, trial
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -70,7 +71,7 @@ def _points(dims: int, like: torch.Tensor) -> torch.Tensor:
 
 def _quadratic(values: torch.Tensor, points: torch.Tensor, what: str) -> Quadratic:
     """Interpolate values (R, B) at the points, and check the last two."""
-    dims = points.shape[1]
+    points, dims = points.to(values), points.shape[1]
     count = values.shape[0] - 2
     origin, plus, minus, pairs, check = values.split([1, dims, dims, count - 1 - 2 * dims, 2])
     slope, diagonal = (plus - minus) / 2, plus + minus - 2 * origin

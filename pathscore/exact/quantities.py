@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from pathscore.errors import UsageError
-from pathscore.exact.enumeration import Table, tabulate, union
+from pathscore.exact.enumeration import Table, tabulate
+from pathscore.exact.rows import union
 
 Factors = dict[frozenset, torch.Tensor]
 

@@ -1,0 +1,123 @@
+"""A pair of programs run for many latent values at once: guide and model inside one plate of rows.
+
+`trial` plans (which sites are latent, how deep plates nest), `run_rows` runs, `site_terms` reads the log-probabilities
+off. The programs stay unedited; a row is one value of every latent site, given by a handler or drawn. Row plate
+dimension −depth − 1, outside all of the programs' own plates; R rows.
+"""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import prune_subsample_sites, site_is_subsample
+
+from pathscore.errors import UsageError
+
+_ROWS = "_rows"
+
+
+@dataclass(frozen=True)
+class Term:
+    """log_prob of one sample site: scaled and masked as Pyro does, without the scale, and bare."""
+
+    name: str
+    frames: frozenset
+    scaled: torch.Tensor
+    masked: torch.Tensor
+    bare: torch.Tensor
+
+
+class GiveValues(Messenger):
+    """Gives the named sites their values, broadcast to the shape that the site has inside the row plate."""
+
+    def __init__(self, values: dict[str, torch.Tensor]):
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, msg):
+        if msg["name"] in self.values and not msg["is_observed"]:
+            fn = msg["fn"]
+            msg["value"] = self.values[msg["name"]].expand(fn.batch_shape + fn.event_shape)
+            msg["done"] = True
+
+
+def plates(site) -> frozenset:
+    """The vectorised plates that a site lies in."""
+    return frozenset(f for f in site["cond_indep_stack"] if f.vectorized and f.name != _ROWS)
+
+
+def _sites(trace) -> list[tuple[str, Any]]:
+    """The sample sites of a trace, without those that draw a plate's subsample."""
+    return [(name, site) for name, site in trace.nodes.items()
+            if site["type"] == "sample" and not site_is_subsample(site)]
+
+
+def trial(model, guide, args, kwargs) -> tuple[list[tuple[str, Any]], int]:
+    """The guide's latent sites (name, site) and the depth of plates, from a run whose random draws are given back."""
+    with torch.random.fork_rng(), torch.no_grad():
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+    for name, site in _sites(model_trace):
+        if not site["is_observed"] and name not in guide_trace:
+            raise UsageError(f"latent site {name!r} of the model is missing from the guide: add it there")
+    everything = _sites(guide_trace) + _sites(model_trace)
+    for name, site in everything:
+        _refuse_stray_dimensions(name, plates(site), site["fn"].batch_shape)
+    frames = union(plates(site) for _, site in everything)
+    latents = [(name, site) for name, site in _sites(guide_trace) if not site["is_observed"]]
+    return latents, max((-f.dim for f in frames), default=0)
+
+
+def run_rows(model, guide, args, kwargs, placed: AbstractContextManager, count: int, depth: int):
+    """Traces of guide and model inside a plate of `count` rows; the handler `placed` may give the latent values."""
+    rows = pyro.plate(_ROWS, count, dim=-depth - 1)
+    try:
+        # Both handlers stand outside the row plate: it does not broadcast a site that already has its value.
+        with placed, rows:
+            guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        with poutine.replay(trace=guide_trace), rows:
+            model_trace = poutine.trace(model).get_trace(*args, **kwargs)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # the programs ran without rows, in `trial`
+        first = str(error).partition("\n")[0]
+        raise UsageError("the program does not broadcast over a leading dimension of rows, as vectorised particles "
+                         f"need (write (…, B, D), no fixed shapes): {first}") from error
+    return guide_trace, model_trace
+
+
+def site_terms(trace, sizes: tuple[int, ...]) -> tuple[Term, ...]:
+    """The log-probabilities of a row trace, the row axis unfolded to `sizes`."""
+    trace = prune_subsample_sites(trace)
+    trace.compute_log_prob()
+    found = []
+    for name, site in _sites(trace):
+        bare = site["unscaled_log_prob"]
+        _refuse_stray_dimensions(name, plates(site), bare.shape[1:])
+        logs = (site["log_prob"], scale_and_mask(bare, mask=site["mask"]), bare)
+        found.append(Term(name, plates(site), *(unfold(log, sizes) for log in logs)))
+    return tuple(found)
+
+
+def _refuse_stray_dimensions(name: str, frames: frozenset, shape: tuple[int, ...]) -> None:
+    dims = {f.dim for f in frames}
+    for dim, size in zip(range(-len(shape), 0), shape, strict=True):
+        if size != 1 and dim not in dims:
+            raise UsageError(f"site {name!r} has a batch dimension of size {size} that is no plate: wrap it in "
+                             f"pyro.plate(…, {size}, dim={dim}) or make it part of the event (.to_event)")
+
+
+def unfold(rows: torch.Tensor, sizes: tuple[int, ...]) -> torch.Tensor:
+    """(R, *rest) → (*sizes, *rest)."""
+    return rows.reshape(*sizes, *rows.shape[1:])
+
+
+def union(sets) -> frozenset:
+    """The union of frozensets, empty for none."""
+    return reduce(frozenset.union, sets, frozenset())
