@@ -1,4 +1,4 @@
-"""The plain records of training: what is asked (`Training`), where it stands (`Position`), what came of it (`Fitted`)."""
+"""The plain records of training: what is asked (`Training`), where it is (`Position`), what came of it (`Fitted`)."""
 
 from dataclasses import dataclass
 
@@ -58,8 +58,8 @@ class Position:
 class Fitted:
     """What training came to; ELBOs in nats per datum, `train_elbo` averaged over the last epoch's steps.
 
-    seconds is the time spent on steps, a resumed run's earlier ones too; steps_per_second is this process's alone. `note` tells of a damaged
-    checkpoint that was passed over.
+    seconds is the time spent on steps, a resumed run's earlier ones too; steps_per_second is this process's alone.
+    `note` tells of a damaged checkpoint that was passed over.
     """
 
     steps: int

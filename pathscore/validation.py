@@ -14,7 +14,7 @@ from pathscore.svi import SVI
 
 
 def validate(svi: SVI, x: Tensor, seed: int) -> dict[str, float]:
-    """Mean ELBO with its standard error, rate and distortion of the rows of x (N, X), one draw each, in nats per datum."""
+    """Mean ELBO and its standard error, rate and distortion of the rows of x (N, X), from one draw each, in nats."""
     with svi.scope(), evaluating(svi), pyro.validation_enabled(False):
         parts = elbo(svi.model, svi.guide, x, seed=seed)
     svi.recorder.forget()
