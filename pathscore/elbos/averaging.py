@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pathscore.elbos.plan import Plan, plates_of
-from pathscore.elbos.terms import Term, Terms
+from pathscore.elbos.terms import Terms
 from pathscore.estimators.base import Site
 
 
@@ -28,13 +28,13 @@ class RowWeights:
         self.plates = {name: plates_of(terms.sites[name]) for name in self.proposals}
         self._by_plates: dict[frozenset, Tensor] = {}
 
-    def total(self, term: Term, rows: Tensor) -> Tensor:
-        """Σ over K particles and all plates of the weighted mean of `rows` (rows, *plates), a tensor of `term`."""
+    def total(self, plates: frozenset, rows: Tensor) -> Tensor:
+        """Σ over K particles and all plates of the weighted mean of `rows`, a tensor (rows, *plates)."""
         if not self.proposals:
             return (rows[: self.plan.particles] if rows.shape[0] > self.plan.particles else rows).sum()
-        if term.plates not in self._by_plates:
-            self._by_plates[term.plates] = self._weights(term.plates)
-        return (self._by_plates[term.plates] * rows).sum()
+        if plates not in self._by_plates:
+            self._by_plates[plates] = self._weights(plates)
+        return (self._by_plates[plates] * rows).sum()
 
     def _weights(self, plates: frozenset) -> Tensor:
         base, own = [], {}

@@ -28,6 +28,7 @@ from pathscore.estimators import ESTIMATORS, Auto, Estimator, Pathwise, Score, c
 from pathscore.estimators.families import can_relax, family_name
 
 Spec = dict[str, Estimator]
+Refuse = Callable[[Estimator], str | None]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Plan:
     sites: dict[str, SitePlan]
     depends: dict[TermKey, frozenset[str]] | None = None
     analytic: frozenset[str] = frozenset()
+    weight_plates: frozenset | None = None  # over which importance weights are formed, under objectives with weights
     slices: dict[str, slice] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -64,7 +66,7 @@ class Plan:
     def base_only(self) -> Plan:
         """The same sites without what-if rows: for evaluating the bound."""
         sites = {name: SitePlan(name, s.estimator, 0, s.family, s.plates, s.chosen) for name, s in self.sites.items()}
-        return Plan(self.particles, self.max_plate_nesting, sites, self.depends, self.analytic)
+        return Plan(self.particles, self.max_plate_nesting, sites, self.depends, self.analytic, self.weight_plates)
 
     def estimator(self, name: str) -> Estimator:
         try:
@@ -130,7 +132,9 @@ def dry_run(model: Callable, guide: Callable, args: tuple, kwargs: dict, max_pla
     return model_trace, guide_trace, int(max_plate_nesting)
 
 
-def resolve(site: dict, spec: Spec, particles: int, found: dict[str, Estimator]) -> tuple[Estimator, str]:
+def resolve(
+    site: dict, spec: Spec, particles: int, found: dict[str, Estimator], refuse: Refuse
+) -> tuple[Estimator, str]:
     """The estimator of a guide site and how it was found: the site's own, the closest pattern's, or Pyro's default."""
     name, fn = site["name"], site["fn"]
     if name in found:
@@ -146,7 +150,7 @@ def resolve(site: dict, spec: Spec, particles: int, found: dict[str, Estimator])
     else:
         return (Pathwise() if getattr(fn, "has_rsample", False) else Score()), "default"
     if isinstance(estimator, Auto):
-        return choose(fn, particles), "auto"
+        return choose(fn, particles, refuse), "auto"
     return estimator, "named"
 
 
@@ -159,7 +163,9 @@ def refusal(estimator: Estimator, fn: Any, model_site: dict | None, particles: i
     """Why an estimator cannot serve a site of this program; None when it can."""
     reason = estimator.refusal(fn, particles)
     if reason is None and estimator.relaxed and model_site is not None and not can_relax(model_site["fn"]):
-        return f"{estimator.name} relaxes values, and the model's {family_name(model_site['fn'])} has no linear extension"
+        return (
+            f"{estimator.name} relaxes values, and the model's {family_name(model_site['fn'])} has no linear extension"
+        )
     return reason
 
 
@@ -175,7 +181,7 @@ def make_plan(
     particles: int,
     credit: str,
     kl: str,
-    refuse: Callable[[Estimator], str | None] = lambda estimator: None,
+    refuse: Refuse = lambda estimator: None,
 ) -> Plan:
     """Lay out the steps of a pair from its dry run; `found` (site → estimator) keeps learned state between pairs.
 
@@ -188,7 +194,7 @@ def make_plan(
     known = {name: found[key_of(name)] for name in latents if key_of(name) in found}
     sites: dict[str, SitePlan] = {}
     for name, site in latents.items():
-        estimator, chosen = resolve(site, spec, particles, known)  # type: ignore[arg-type]
+        estimator, chosen = resolve(site, spec, particles, known, refuse)  # type: ignore[arg-type]
         model_site = model_trace.nodes.get(name)
         reason = refusal(estimator, site["fn"], model_site, particles) or refuse(estimator)
         if reason:

@@ -61,7 +61,9 @@ class RowSampler(Messenger):
         if self.plan.rows == self.plan.particles:
             return Draw(fn, value, noise)
         if value.shape[0] != self.plan.rows or value.ndim - len(fn.event_shape) != self.plan.max_plate_nesting + 1:
-            raise UsageError(f"site '{site.name}' does not broadcast over a leading row dimension: shape {tuple(value.shape)}")
+            raise UsageError(
+                f"site '{site.name}' does not broadcast over a leading row dimension: shape {tuple(value.shape)}"
+            )
         base = slice(0, self.plan.particles)
         draw = Draw(fn, value, tree_map_only(Tensor, lambda t: t[base], noise))
         pieces = [value[base]]

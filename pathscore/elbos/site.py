@@ -10,7 +10,7 @@ every term, credit "graph" only those that depend on it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro
 import torch
@@ -37,8 +37,8 @@ class SiteELBO(ELBO):
     """E_q[log p(x, z) − log q(z)], each latent site differentiated by its own estimator.
 
     Args:
-        estimators: patterns → estimators (`{"z1": DiSARM(), "z*": "rloo", "*": "auto"}`), the command line's string, one
-            estimator for every site, or None: pathwise where reparameterised, else score function, as Pyro does.
+        estimators: patterns → estimators (`{"z1": DiSARM(), "z*": "rloo", "*": "auto"}`), the command line's string,
+            one estimator for every site, or None: pathwise where reparameterised, else score function, as Pyro does.
             A site's `infer={"estimator": …}` overrides it.
         num_particles: K.
         max_plate_nesting: number of plate dimensions of the program; found by a dry run if not given.
@@ -47,6 +47,7 @@ class SiteELBO(ELBO):
 
     Attributes:
         estimators: `nn.ModuleDict`, site → estimator, filled when the program is first seen (`prepare`).
+        shared_cost: whether the K particles share one cost, instead of having one each that is averaged.
 
     Raises:
         UsageError: an estimator that cannot serve its site, with the legal list.
@@ -55,6 +56,8 @@ class SiteELBO(ELBO):
         Gradient Estimation Using Stochastic Computation Graphs. Schulman, Heess, Weber, Abbeel, 2015.
         Automated Variational Inference in Probabilistic Programming. Wingate, Weber, 2013.
     """
+
+    shared_cost: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -138,26 +141,43 @@ class SiteELBO(ELBO):
         draws, terms = self._run(plan, model, guide, args, kwargs)
         sites = self._sites(plan, draws, terms)
         bound, path = self.bound(terms, sites)
-        surrogate, aux = path, torch.zeros_like(bound)
+        scores, aux = self._estimates(plan, sites)
+        return -bound.detach(), aux - (path + scores + self.beside(draws, terms, scores))
+
+    def _estimates(self, plan: Plan, sites: dict[str, Site]) -> tuple[Tensor, Tensor]:
+        """The sum of the estimators' surrogates, and of the losses of their own parameters."""
+        scores = aux = torch.zeros(())
         for name, site in sites.items():
             estimator = plan.estimator(name)
-            surrogate = surrogate + estimator.surrogate(site).sum() / plan.particles
+            scores = scores + estimator.surrogate(site).sum() / (1 if self.shared_cost else plan.particles)
             if estimator.training:  # eval() freezes learned parts and running averages
                 own = estimator.aux_loss(site)
                 aux = aux if own is None else aux + own
                 estimator.observe(site)
-        return -bound.detach(), aux - surrogate
+        return scores, aux
+
+    def beside(self, draws: dict[str, Draw], terms: Terms, scores: Tensor) -> Tensor | float:
+        """What else an objective differentiates, beside the path and the estimators' `scores`."""
+        return 0.0
 
     def bound(self, terms: Terms, sites: dict[str, Site]) -> tuple[Tensor, Tensor]:
         """The reported bound and the part of it that is differentiated through values and parameters."""
         weights = RowWeights(terms.plan, sites, terms)
-        value = sum(weights.total(t, t.value.detach()) for t in terms.terms)
-        path = sum(weights.total(t, t.path) for t in terms.terms if isinstance(t.path, Tensor))
+        value = sum(weights.total(t.plates, t.value.detach()) for t in terms.terms)
+        path = sum(weights.total(t.plates, t.path) for t in terms.terms if isinstance(t.path, Tensor))
         return value / terms.plan.particles, path / terms.plan.particles  # type: ignore[return-value]
 
     def cost(self, terms: Terms, name: str) -> Tensor:
         """The cost credited to site `name`, (rows, *plates)."""
         return terms.cost(name)
+
+    def row_total(self, terms: Terms, rows: slice) -> Any:
+        """The sum of all costs of some what-if rows, with its graph to their values."""
+        return sum(term.value[rows].sum() for term in terms.terms)
+
+    def sampler(self, plan: Plan) -> RowSampler:
+        """The handler that draws the latent sites of a pass."""
+        return RowSampler(plan)
 
     def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
         return traces(model, guide, args, kwargs)
@@ -168,7 +188,7 @@ class SiteELBO(ELBO):
         def rowed(fn: Callable) -> Callable:
             return fn if plan.rows == 1 else pyro.plate(ROW_PLATE, plan.rows, dim=-plan.max_plate_nesting - 1)(fn)
 
-        with RowSampler(plan) as sampler:
+        with self.sampler(plan) as sampler:
             guide_trace = poutine.trace(rowed(guide)).get_trace(*args, **kwargs)
         model_trace = poutine.trace(poutine.replay(rowed(model), trace=guide_trace)).get_trace(*args, **kwargs)
         return sampler.draws, collect(plan, model_trace, guide_trace)
@@ -204,8 +224,7 @@ class SiteELBO(ELBO):
         total: Any = 0.0
         for name in wanted:
             rows = plan.slices[name]
-            for term in terms.terms:
-                total = total + term.value[rows].sum()
+            total = total + self.row_total(terms, rows)
             for later, score in terms.scores.items():
                 if later in plan.order and plan.order[later] > plan.order[name] and isinstance(score, Tensor):
                     total = total + (score[rows] * self.cost(terms, later)[rows]).sum()

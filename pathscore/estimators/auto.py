@@ -6,6 +6,7 @@ sites; leave-one-out for what is left with two particles or more, a moving avera
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from pathscore.estimators.antithetic import DiSARM
@@ -27,12 +28,15 @@ class Auto(Estimator):
     choices: ClassVar[tuple[type[Estimator], ...]] = (Pathwise, Enumerate, DiSARM, RLOO, ScoreAverage)
 
 
-def choose(fn: Any, particles: int) -> Estimator:
-    """The estimator `auto` stands for at a site with distribution `fn` and K particles."""
+def choose(fn: Any, particles: int, refuse: Callable[[Estimator], str | None] = lambda estimator: None) -> Estimator:
+    """The estimator `auto` stands for at a site with distribution `fn` and K particles.
+
+    refuse: why the objective cannot use an estimator; None when it can.
+    """
     for cls in Auto.choices:
         if cls is Enumerate and support_size(fn) > SMALL_SUPPORT:
             continue
         estimator = cls()
-        if estimator.refusal(fn, particles) is None:
+        if estimator.refusal(fn, particles) is None and refuse(estimator) is None:
             return estimator
     raise AssertionError("score-avg takes every site")

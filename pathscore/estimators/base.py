@@ -152,4 +152,3 @@ class Estimator(nn.Module):
 
     def observe(self, site: Site) -> None:
         """Update running statistics, after the surrogate has been formed (a baseline never sees its own sample)."""
-

@@ -62,7 +62,7 @@ class REBAR(Estimator):
         return self._estimate(site, {name: p.detach() for name, p in self.named_parameters()})
 
     def _estimate(self, site: Site, parameters: dict[str, Tensor]) -> Tensor:
-        """The surrogate as a function of this estimator's own parameters (detached: the gradient; live: to train them)."""
+        """The surrogate, given this estimator's own parameters: detached for the gradient, live to train them."""
         assert site.slope is not None
         soften, temperature = relaxation_of(site.fn).soften, parameters["log_temperature"].exp()
         z, z_tilde = self.pair(site.fn, site.value, site.noise)
@@ -117,7 +117,8 @@ class RELAX(REBAR):
 
     def residual(self, site: Site, z: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         own = {name.removeprefix("net."): p for name, p in parameters.items() if name.startswith("net.")}
-        inputs = torch.cat([z.flatten(z.ndim - len(site.fn.event_shape)), site.context], -1)
+        flat = z.reshape(*z.shape[: z.ndim - len(site.fn.event_shape)], -1)
+        inputs = torch.cat([flat, site.context.to(flat.dtype)], -1)
         return functional_call(self.net, own, (inputs,)).squeeze(-1)
 
 

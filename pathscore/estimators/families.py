@@ -80,7 +80,7 @@ def unwrap(fn: Any) -> Any:
 
 
 def family_of(fn: Any) -> Family | None:
-    """The family of `fn`, or None when it belongs to none of the table (it can still be path- or score-differentiated)."""
+    """The family of `fn`, or None when it is none of the table (the path or the score can still differentiate it)."""
     inner = unwrap(fn)
     return next((f for f in FAMILIES if isinstance(inner, f.classes)), None)
 

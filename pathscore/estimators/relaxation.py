@@ -114,7 +114,7 @@ class Temperature(nn.Module):
 
     def __init__(self, start: float = 1.0, minimum: float = 0.1, rate: float = 0.0) -> None:
         super().__init__()
-        if not 0 < minimum or not 0 < start:
+        if not minimum > 0 or not start > 0:
             raise ValueError(f"temperature must be positive, got start {start} and minimum {minimum}")
         self.start, self.minimum, self.rate = start, min(minimum, start), rate
         self.register_buffer("steps", torch.zeros(()))

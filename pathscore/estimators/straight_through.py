@@ -131,9 +131,7 @@ class Gumbel(Estimator):
     relaxed = True
     needs_slope = True
 
-    def __init__(
-        self, temperature: float = 0.5, minimum: float = 0.1, rate: float = 0.0, kl: str = "discrete"
-    ) -> None:
+    def __init__(self, temperature: float = 0.5, minimum: float = 0.1, rate: float = 0.0, kl: str = "discrete") -> None:
         super().__init__()
         if kl not in ("discrete", "relaxed"):
             raise ValueError(f"kl of gumbel must be discrete or relaxed, got '{kl}'")

@@ -90,4 +90,3 @@ class LocalExpectation(Estimator):
             # f(1) − f(0), one of which is the drawn value's own cost
             costs = (costs - site.per_element(site.cost[0])) * (1 - 2 * site.value)
         return site.over_event(costs * inner.probs)
-
