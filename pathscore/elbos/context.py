@@ -25,6 +25,7 @@ def make_context(plan: Plan, terms: Terms, draws: dict[str, Draw], name: str) ->
     sources += [(site, site["fn"], site["value"]) for site in terms.observed]
     shape = terms.scores_shape(name)
     parts = [_flat(plan, site, fn, value, target, shape) for site, fn, value in sources]
+    parts = [part for part in parts if part.shape[-1]]  # pyro.factor observes nothing
     if parts:
         return torch.cat(parts, -1)
     return torch.ones(*shape, 1, device=draws[name].value.device)
