@@ -39,6 +39,10 @@ __all__ = [
 ]
 
 
+UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+"""What `np.load` raises on damaged archives: found by flipping bits."""
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A data set in memory.
@@ -163,10 +167,11 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     if not zipfile.is_zipfile(path):  # np.load would take a lone array, or a pickle, too
         raise DataError(f"{path} is no .npz archive, or a truncated one: {remedy}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, because np.load leaves the file open when the archive is damaged.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             names = archive.files
             arrays = {name: archive[name] for name in ("x", "x_test") if name in names}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} cannot be read ({error}): {remedy}") from error
     if "x" not in arrays:
         raise DataError(f"{path} has no array 'x', only {', '.join(names) or 'nothing'}: {remedy}")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-ANSWER_SECONDS = 0.7
+ANSWER_SECONDS = 0.5
 """How long a server may take to accept a connection before the network counts as absent."""
 
 STALL_SECONDS = 20.0

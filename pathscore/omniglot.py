@@ -50,27 +50,27 @@ def _read_part(part: str, data_dir: Path, download: bool) -> tuple[Tensor, Tenso
         )
     if not (folder / part).is_dir():
         extract_archive(str(archive), str(folder))
-    images = Omniglot(str(data_dir), background=background, transform=_shrink)
+    images = Omniglot(str(data_dir), background=background, loader=_shrunk)
     if len(images) != drawings:
         raise DataError(f"{folder / part} holds {len(images)} drawings, not {drawings}: delete it, to unpack it again")
-    return _stack(images, folder / part)
+    return _stack(images)
 
 
-def _shrink(image: Any) -> np.ndarray:
+def _shrunk(path: str) -> np.ndarray:
     """A drawing, black ink on white, as (28, 28) bytes with ink 255; each pixel the mean of the area it covers."""
     from PIL import Image
 
-    return 255 - np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))
+    try:
+        with Image.open(path) as image:
+            return 255 - np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX))
+    except (OSError, SyntaxError, ValueError) as error:
+        folder = Path(path).parents[2]
+        raise DataError(f"{path} is damaged ({error}): delete {folder}, to unpack it again") from error
 
 
-def _stack(images: Any, folder: Path) -> tuple[Tensor, Tensor]:
+def _stack(images: Any) -> tuple[Tensor, Tensor]:
     x = np.empty((len(images), SIDE, SIDE), np.uint8)
     labels = torch.empty(len(images), dtype=torch.int64)
     for i in range(len(images)):
-        try:
-            x[i], labels[i] = images[i]
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(
-                f"a drawing in {folder} is damaged ({error}): delete the folder, to unpack it again"
-            ) from error
+        x[i], labels[i] = images[i]
     return torch.from_numpy(x), labels
