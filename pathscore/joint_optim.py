@@ -114,7 +114,11 @@ class JointOptim(PyroOptim):
     def set_state(self, state_dict: dict) -> None:
         """Continue from `get_state`, whether or not the parameters have been adopted yet."""
         self.steps = int(state_dict["steps"])
-        self._waiting = dict(state_dict["by_name"])
+        # Copies: the run that the state comes from may go on.
+        self._waiting = {
+            name: {key: value.clone() if isinstance(value, Tensor) else value for key, value in saved.items()}
+            for name, saved in state_dict["by_name"].items()
+        }
         for name, parameter in self._named.items():
             self._hand_over(name, parameter)
 
@@ -153,4 +157,4 @@ def gradient_norm(gradients: list[Tensor]) -> float:
 
 
 def _beside(value: Any, parameter: Tensor) -> Any:
-    return value.clone().to(parameter.device) if isinstance(value, Tensor) else value
+    return value.to(parameter.device) if isinstance(value, Tensor) else value

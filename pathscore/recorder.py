@@ -79,19 +79,14 @@ class Recorder(Messenger):
     def _restore(self, msg: Any, saved: Tensor) -> None:
         name, initial = msg["name"], msg["args"][1] if len(msg["args"]) > 1 else None
         store = pyro.get_param_store()
-        if name in store:
-            target = dict(store.named_parameters())[name]
-        elif isinstance(initial, torch.nn.Parameter):
-            target = initial
-        else:
+        if name not in store and not isinstance(initial, torch.nn.Parameter):
             # In the store before Pyro asks for a first value: drawing that would consume random numbers.
-            store.setdefault(name, transform_to(msg["kwargs"]["constraint"])(saved), msg["kwargs"]["constraint"])
-            target = dict(store.named_parameters())[name]
-        if target.shape != saved.shape:
-            raise UsageError(
-                f"saved parameter {plain_name(name)!r} has shape {tuple(saved.shape)}, "
-                f"the program's has {tuple(target.shape)}: rebuild the program that was saved"
-            )
+            value = transform_to(msg["kwargs"]["constraint"])(saved)
+            _require_shape(name, value, initial if isinstance(initial, Tensor) else value)
+            store.setdefault(name, value, msg["kwargs"]["constraint"])
+        target = dict(store.named_parameters())[name] if name in store else initial
+        assert isinstance(target, Tensor)
+        _require_shape(name, saved, target)
         with torch.no_grad():
             target.copy_(saved)
 
@@ -109,3 +104,11 @@ def _replaces(new: Tensor, old: Tensor, name: str) -> bool:
     """Whether Pyro has put one tensor in place of another, as it does when a module turns its own into a Parameter."""
     store = pyro.get_param_store()
     return new.data_ptr() == old.data_ptr() or (name in store and dict(store.named_parameters())[name] is new)
+
+
+def _require_shape(name: str, saved: Tensor, target: Tensor) -> None:
+    if saved.shape != target.shape:
+        raise UsageError(
+            f"saved parameter {plain_name(name)!r} has shape {tuple(saved.shape)}, the program's has "
+            f"{tuple(target.shape)}: rebuild the program that was saved"
+        )

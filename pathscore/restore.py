@@ -34,13 +34,13 @@ def state_of(svi: "SVI") -> dict[str, Any]:
 def restore(svi: "SVI", state: dict[str, Any], args: tuple = ()) -> None:
     """Continue from `state_of`: nothing is changed when it does not fit.
 
-    args: an example batch. Programs that make their modules' parameters when they first run (autoguides, some
+    args: an example batch. Programs that make parameters when they first run (autoguides, `pyro.param`, some
         estimators) are run with it once, beside the random stream, before the values are put in place.
 
     Raises: UsageError that names what is missing, unexpected or of another shape.
     """
     optim = _joint(svi)
-    if args and differences(svi, state):
+    if args and (state["params"].keys() - svi.recorder.params.keys() or differences(svi, state)):
         rehearse(svi, args)
     found = differences(svi, state)
     if found:
@@ -49,7 +49,7 @@ def restore(svi: "SVI", state: dict[str, Any], args: tuple = ()) -> None:
     for name, module in svi.modules().items():
         module.load_state_dict(state["modules"][name])
     svi.steps = int(state["steps"])
-    svi.recorder.waiting = dict(state["params"])
+    svi.recorder.waiting = {name: p.clone() for name, p in state["params"].items()}
     with torch.no_grad():
         for name in svi.recorder.waiting.keys() & svi.recorder.params.keys():
             svi.recorder.params[name].copy_(svi.recorder.waiting.pop(name))

@@ -28,12 +28,19 @@ def data() -> torch.Tensor:
     return torch.rand(ROWS, WIDTH, generator=torch.Generator().manual_seed(11))
 
 
-def make(latent: str = "normal", elbo: str = "trace", seed: int = 0, estimators: str | None = None, **optim) -> SVI:
+def make(
+    latent: str = "normal",
+    elbo: str = "trace",
+    seed: int = 0,
+    estimators: str | None = None,
+    particles: int = 1,
+    **optim,
+) -> SVI:
     """A fresh run of a small model, seeded."""
     torch.manual_seed(seed)
     sizes = {"data_size": WIDTH, "layers": (4,), "hidden": (8,), "latent": latent, "classes": 3}
     spec = OptimizerSpec(**{"lr": 0.01, "clip_norm": 5.0, "schedule": "cosine", "total_steps": 200, **optim})
-    return SVI(VAE(**sizes), AmortizedGuide(**sizes), spec, make_elbo(elbo, estimators), per_datum=True)
+    return SVI(VAE(**sizes), AmortizedGuide(**sizes), spec, make_elbo(elbo, estimators, particles), per_datum=True)
 
 
 def training(steps: int, **options) -> Training:
