@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pathscore.elbos.plan import Plan, plates_of
+from pathscore.elbos.plan import Plan
 from pathscore.elbos.terms import Terms
+from pathscore.elbos.traces import plates_of
 from pathscore.estimators.base import Site
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pathscore.elbos.plan import Plan, plates_of
+from pathscore.elbos.plan import Plan
 from pathscore.elbos.rows import Draw
 from pathscore.elbos.terms import Terms
+from pathscore.elbos.traces import plates_of
 
 
 def make_context(plan: Plan, terms: Terms, draws: dict[str, Draw], name: str) -> Tensor:
@@ -31,7 +32,7 @@ def make_context(plan: Plan, terms: Terms, draws: dict[str, Draw], name: str) ->
     return torch.ones(*shape, 1, device=draws[name].value.device)
 
 
-def _flat(plan: Plan, site: dict, fn: Any, value: Tensor, target: frozenset, shape: tuple[int, ...]) -> Tensor:
+def _flat(plan: Plan, site: Any, fn: Any, value: Tensor, target: frozenset, shape: tuple[int, ...]) -> Tensor:
     event = len(fn.event_shape)
     flat = value.detach().reshape(*value.shape[: value.ndim - event], -1)
     flat = flat if flat.is_floating_point() else flat.to(torch.get_default_dtype())

@@ -17,8 +17,8 @@ from pyro import poutine
 from pyro.ops.provenance import get_provenance, track_provenance
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
-from pyro.poutine.util import prune_subsample_sites
 
+from pathscore.elbos.traces import sample_sites, traces
 from pathscore.estimators.families import unwrap
 
 TermKey = tuple[str, str]
@@ -61,10 +61,6 @@ def _through_draws(direct: Depends, names: list[str]) -> Depends:
     return {term: sites.union(*(upstream[s] for s in sites)) for term, sites in direct.items()}
 
 
-def _sample_sites(trace: Trace) -> list[dict]:
-    return [s for s in prune_subsample_sites(trace).nodes.values() if s["type"] == "sample"]
-
-
 def _parameters(fn: Any) -> list[torch.Tensor]:
     inner = unwrap(fn)
     return [getattr(inner, name) for name in inner.arg_constraints if name in inner.__dict__]
@@ -74,12 +70,11 @@ def _by_provenance(
     model: Callable, guide: Callable, args: tuple, kwargs: dict, guide_trace: Trace, names: list[str]
 ) -> Depends:
     with _Track(names):
-        tracked = poutine.trace(poutine.replay(guide, trace=guide_trace)).get_trace(*args, **kwargs)
-        replayed = poutine.trace(poutine.replay(model, trace=tracked)).get_trace(*args, **kwargs)
+        replayed, tracked = _replayed(model, guide, args, kwargs, guide_trace)
     tracked.compute_log_prob()
     replayed.compute_log_prob()
-    depends: Depends = {("q", s["name"]): get_provenance(s["log_prob"]) for s in _sample_sites(tracked)}
-    for site in _sample_sites(replayed):
+    depends: Depends = {("q", s["name"]): get_provenance(s["log_prob"]) for s in sample_sites(tracked).values()}
+    for site in sample_sites(replayed).values():
         depends["p", site["name"]] = get_provenance(site["log_prob"])
         depends["prior", site["name"]] = get_provenance(_parameters(site["fn"]))
     return depends
@@ -104,16 +99,15 @@ def _by_intervention(
 
 
 def _replayed(model: Callable, guide: Callable, args: tuple, kwargs: dict, trace: Trace) -> tuple[Trace, Trace]:
-    guide_trace = poutine.trace(poutine.replay(guide, trace=trace)).get_trace(*args, **kwargs)
-    return guide_trace, poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+    return traces(model, poutine.replay(guide, trace=trace), args, kwargs)
 
 
-def _term_values(guide_trace: Trace, model_trace: Trace) -> dict[TermKey, list[torch.Tensor]]:
+def _term_values(model_trace: Trace, guide_trace: Trace) -> dict[TermKey, list[torch.Tensor]]:
     guide_trace.compute_log_prob()
     model_trace.compute_log_prob()
     values: dict[TermKey, list[torch.Tensor]] = {}
     for kind, trace in (("q", guide_trace), ("p", model_trace)):
-        for site in _sample_sites(trace):
+        for site in sample_sites(trace).values():
             values[kind, site["name"]] = [site["log_prob"]]
             if kind == "p":
                 values["prior", site["name"]] = _parameters(site["fn"])
@@ -124,7 +118,7 @@ def _equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
     return len(a) == len(b) and all(x.shape == y.shape and torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def _other_values(site: dict) -> list[torch.Tensor]:
+def _other_values(site: Any) -> list[torch.Tensor]:
     """A few fresh draws that differ from the site's value."""
     draws = [site["fn"].sample() for _ in range(TRIES)]
     return [d for d in draws if not torch.equal(d, site["value"])]

@@ -8,7 +8,7 @@ from pathscore.elbos.plan import Plan
 def explain(plan: Plan, credit: str) -> str:
     """One line a latent site — distribution, plates, estimator, rows — and the model evaluations of a step."""
     header = ("site", "distribution", "plates", "estimator", "unbiased", "KL", "rows")
-    lines = [header]
+    lines: list[tuple[str, ...]] = [header]
     for site in plan.sites.values():
         note = "" if site.chosen == "named" else f" ({site.chosen})"
         lines.append(

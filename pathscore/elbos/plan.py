@@ -15,14 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from pyro import poutine
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine.trace_struct import Trace
-from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import nn
 
 from pathscore.elbos.dependence import TermKey, dependence
+from pathscore.elbos.traces import latent_sites, plates_of, sample_sites, traces
 from pathscore.errors import UsageError
 from pathscore.estimators import ESTIMATORS, Auto, Estimator, Pathwise, Score, choose, make_estimator, parse
 from pathscore.estimators.families import can_relax, family_name
@@ -89,27 +88,6 @@ def read_spec(estimators: Any) -> Spec:
     return {"*": make_estimator(estimators)}
 
 
-def traces(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
-    """One draw of the guide and the model run against it."""
-    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
-    return model_trace, guide_trace
-
-
-def latent_sites(guide_trace: Trace) -> dict[str, dict]:
-    """The guide's sample sites that are drawn."""
-    nodes = prune_subsample_sites(guide_trace).nodes
-    return {n: s for n, s in nodes.items() if s["type"] == "sample" and not s["is_observed"]}
-
-
-def plates_of(site: dict) -> frozenset:
-    """The vectorised plates a site sits in (the row plate left out)."""
-    return frozenset(f for f in site["cond_indep_stack"] if f.vectorized and f.name != ROW_PLATE)
-
-
-ROW_PLATE = "_pathscore_rows"
-
-
 def dry_run(model: Callable, guide: Callable, args: tuple, kwargs: dict, max_plate_nesting: float):
     """(model trace, guide trace, max_plate_nesting), checked as Pyro checks them; consumes no random numbers."""
     with torch.random.fork_rng(), torch.no_grad():
@@ -118,17 +96,12 @@ def dry_run(model: Callable, guide: Callable, args: tuple, kwargs: dict, max_pla
             check_model_guide_match(model_trace, guide_trace, max_plate_nesting)
         model_trace.compute_log_prob()
         guide_trace.compute_log_prob()
-    sites = [
-        s
-        for trace in (model_trace, guide_trace)
-        for s in prune_subsample_sites(trace).nodes.values()
-        if s["type"] == "sample"
-    ]
+    sites = [s for trace in (model_trace, guide_trace) for s in sample_sites(trace).values()]
     if max_plate_nesting == float("inf"):
         max_plate_nesting = -min([f.dim for s in sites for f in plates_of(s)], default=0)
     if is_validation_enabled():
         for site in sites:
-            check_site_shape(site, max_plate_nesting)
+            check_site_shape(site, int(max_plate_nesting))
     return model_trace, guide_trace, int(max_plate_nesting)
 
 
@@ -154,12 +127,12 @@ def resolve(
     return estimator, "named"
 
 
-def legal_names(fn: Any, model_site: dict | None, particles: int) -> list[str]:
+def legal_names(fn: Any, model_site: Any, particles: int) -> list[str]:
     """Names of the estimators that can serve a site."""
     return [n for n, cls in ESTIMATORS.items() if refusal(cls(), fn, model_site, particles) is None]
 
 
-def refusal(estimator: Estimator, fn: Any, model_site: dict | None, particles: int) -> str | None:
+def refusal(estimator: Estimator, fn: Any, model_site: Any, particles: int) -> str | None:
     """Why an estimator cannot serve a site of this program; None when it can."""
     reason = estimator.refusal(fn, particles)
     if reason is None and estimator.relaxed and model_site is not None and not can_relax(model_site["fn"]):
@@ -195,7 +168,7 @@ def make_plan(
     sites: dict[str, SitePlan] = {}
     for name, site in latents.items():
         estimator, chosen = resolve(site, spec, particles, known, refuse)  # type: ignore[arg-type]
-        model_site = model_trace.nodes.get(name)
+        model_site = sample_sites(model_trace).get(name)
         reason = refusal(estimator, site["fn"], model_site, particles) or refuse(estimator)
         if reason:
             legal = [n for n in legal_names(site["fn"], model_site, particles) if refuse(ESTIMATORS[n]()) is None]
@@ -232,14 +205,14 @@ def _check_patterns(spec: Spec, latents: Iterable[str]) -> None:
             raise UsageError(f"--estimator: no sample site matches '{pattern}': sites are {', '.join(names) or 'none'}")
 
 
-def _analytic(plan: Plan, kl: str, latents: dict[str, dict], model_trace: Trace) -> frozenset[str]:
+def _analytic(plan: Plan, kl: str, latents: dict[str, Any], model_trace: Trace) -> frozenset[str]:
     """Sites whose log p − log q is replaced by −KL(q ‖ p): closed form known, and p's parents drawn before the site."""
     if kl == "sampled":
         return frozenset()
     assert plan.depends is not None
     chosen, reasons = set(), {}
     for name, site in latents.items():
-        reason = _kl_refusal(plan, name, site, model_trace.nodes.get(name))
+        reason = _kl_refusal(plan, name, site, sample_sites(model_trace).get(name))
         if reason is None:
             chosen.add(name)
         else:
@@ -250,7 +223,7 @@ def _analytic(plan: Plan, kl: str, latents: dict[str, dict], model_trace: Trace)
     return frozenset(chosen)
 
 
-def _kl_refusal(plan: Plan, name: str, site: dict, model_site: dict | None) -> str | None:
+def _kl_refusal(plan: Plan, name: str, site: Any, model_site: Any) -> str | None:
     if model_site is None:
         return "not a site of the model"
     if family_name(site["fn"]) == "delta":

@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from pathscore.elbos.averaging import RowWeights
 from pathscore.elbos.context import make_context
 from pathscore.elbos.explain import explain
-from pathscore.elbos.plan import ROW_PLATE, Plan, dry_run, key_of, make_plan, read_spec, traces
+from pathscore.elbos.plan import Plan, dry_run, key_of, make_plan, read_spec
 from pathscore.elbos.rows import Draw, RowSampler
 from pathscore.elbos.terms import Term, Terms, collect
+from pathscore.elbos.traces import ROW_PLATE, latent_sites, traces
 from pathscore.errors import UsageError
 from pathscore.estimators import Estimator, Site
 
@@ -235,7 +236,7 @@ class SiteELBO(ELBO):
     def _setup(self, plan: Plan, model_trace: Trace, guide_trace: Trace) -> None:
         """Build the estimators' learned parts, once the shapes of their inputs are known."""
         single = Plan(1, plan.max_plate_nesting, plan.base_only().sites)
-        draws = {n: Draw(guide_trace.nodes[n]["fn"], guide_trace.nodes[n]["value"]) for n in plan.sites}
+        draws = {n: Draw(s["fn"], s["value"]) for n, s in latent_sites(guide_trace).items()}
         with torch.random.fork_rng(), torch.no_grad():
             terms = collect(single, model_trace, guide_trace)
             for name, site in plan.sites.items():
@@ -245,9 +246,8 @@ class SiteELBO(ELBO):
 
     @staticmethod
     def _checked(loss: Tensor) -> float:
-        value = float(loss)
-        warn_if_nan(value, "loss")
-        return value
+        warn_if_nan(loss, "loss")
+        return float(loss)
 
 
 __all__ = ["CREDITS", "KLS", "SiteELBO", "Term"]

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.trace_struct import Trace
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pathscore.elbos.dependence import TermKey
-from pathscore.elbos.plan import Plan, plates_of
+from pathscore.elbos.plan import Plan
+from pathscore.elbos.traces import plates_of, sample_sites
 from pathscore.estimators.base import Estimator
 from pathscore.estimators.families import narrow
 
@@ -44,8 +44,8 @@ class Terms:
     plan: Plan
     terms: list[Term]
     scores: dict[str, Any]
-    sites: dict[str, dict]
-    observed: list[dict]
+    sites: dict[str, Any]
+    observed: list[Any]
 
     def scores_shape(self, name: str) -> tuple[int, ...]:
         """Shape (K, *plates) of a site's per-draw quantities."""
@@ -91,8 +91,7 @@ def sum_to(value: Tensor, plates: frozenset, target: frozenset) -> Tensor:
 
 def collect(plan: Plan, model_trace: Trace, guide_trace: Trace) -> Terms:
     """The terms of a pass whose latent sites were drawn by a `RowSampler`."""
-    nodes = prune_subsample_sites(model_trace).nodes, prune_subsample_sites(guide_trace).nodes
-    model_sites, guide_sites = ({n: s for n, s in ns.items() if s["type"] == "sample"} for ns in nodes)
+    model_sites, guide_sites = sample_sites(model_trace), sample_sites(guide_trace)
     terms = [_model_term(plan, s) for n, s in model_sites.items() if n not in plan.analytic]
     scores: dict[str, Any] = {}
     for name, site in guide_sites.items():
@@ -108,7 +107,7 @@ def collect(plan: Plan, model_trace: Trace, guide_trace: Trace) -> Terms:
     return Terms(plan, terms, scores, guide_sites, observed)
 
 
-def _model_term(plan: Plan, site: dict) -> Term:
+def _model_term(plan: Plan, site: Any) -> Term:
     if site["is_observed"] or site["name"] not in plan.sites:
         value = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
     else:
@@ -117,13 +116,13 @@ def _model_term(plan: Plan, site: dict) -> Term:
     return Term(("p", site["name"]), plates_of(site), value, value)
 
 
-def _kl_term(plan: Plan, site: dict, model_site: dict) -> Term:
+def _kl_term(plan: Plan, site: Any, model_site: Any) -> Term:
     kl = torch.distributions.kl_divergence(site["fn"], model_site["fn"])
     value = -_rows(plan, scale_and_mask(kl, site["scale"], site["mask"]))
     return Term(("kl", site["name"]), plates_of(site), value, value)
 
 
-def _score_parts(plan: Plan, site: dict) -> tuple[Tensor, Any, Any]:
+def _score_parts(plan: Plan, site: Any) -> tuple[Tensor, Any, Any]:
     if site["is_observed"]:  # a factor in the guide
         log_q = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
         return log_q, 0.0, log_q
@@ -132,11 +131,11 @@ def _score_parts(plan: Plan, site: dict) -> tuple[Tensor, Any, Any]:
     return _with_branch_density(plan, site, estimator, parts.log_prob), parts.score_function, parts.entropy_term
 
 
-def _log_prob(plan: Plan, site: dict, estimator: Estimator) -> Tensor:
+def _log_prob(plan: Plan, site: Any, estimator: Estimator) -> Tensor:
     return _with_branch_density(plan, site, estimator, estimator.log_prob(site["fn"], site["value"]))
 
 
-def _with_branch_density(plan: Plan, site: dict, estimator: Estimator, log_prob: Tensor) -> Tensor:
+def _with_branch_density(plan: Plan, site: Any, estimator: Estimator, log_prob: Tensor) -> Tensor:
     """`log_prob` with the estimator's own rows under the density it asks for there (Concrete, say)."""
     rows = plan.slices.get(site["name"])
     if rows is None:

@@ -84,6 +84,7 @@ class Estimator(nn.Module):
         relaxed: values (of some rows) leave the support, or carry a gradient: scored by the linear extension.
         needs_slope: wants `Site.slope`.
         compares_particles: the K costs are baselines of each other (illegal where the K share one cost).
+        one_at_a_time: its rows vary one variable with the others held, so the members of a plate must not share a cost.
     """
 
     name: ClassVar[str]
@@ -97,6 +98,7 @@ class Estimator(nn.Module):
     relaxed: ClassVar[bool] = False
     needs_slope: ClassVar[bool] = False
     compares_particles: ClassVar[bool] = False
+    one_at_a_time: ClassVar[bool] = False
 
     def refusal(self, fn: Any, particles: int = 1) -> str | None:
         """Why this estimator cannot serve a site with distribution `fn` and K particles; None when it can."""

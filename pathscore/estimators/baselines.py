@@ -14,6 +14,13 @@ from torch import Tensor, nn
 from pathscore.estimators.base import Site
 
 
+def small_net(inputs: int, hidden: int, like: Tensor) -> nn.Module:
+    """One tanh layer to one number, constant at first: a learned part starts where it does nothing."""
+    last = nn.Linear(hidden, 1)
+    nn.init.zeros_(last.weight)
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), last).to(like)
+
+
 class Baseline(nn.Module):
     """Predicts a site's cost from what was known before the draw."""
 
@@ -74,9 +81,7 @@ class NeuralBaseline(Baseline):
 
     def setup(self, fn: Any, context: Tensor) -> None:
         if isinstance(self.net, nn.Identity):
-            net = nn.Sequential(nn.Linear(context.shape[-1], self.hidden), nn.Tanh(), nn.Linear(self.hidden, 1))
-            nn.init.zeros_(net[-1].weight)  # starts as a constant, so it can only help
-            self.net = net.to(context)
+            self.net = small_net(context.shape[-1], self.hidden, context)
 
     def forward(self, site: Site) -> Tensor:
         return self.net(site.context).squeeze(-1)

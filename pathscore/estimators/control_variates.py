@@ -6,6 +6,7 @@ is taken off the score's signal and given back as a path gradient, so the mean s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pathscore.estimators.base import Estimator, Site
+from pathscore.estimators.baselines import small_net
 from pathscore.estimators.families import linear_log_prob, unwrap
 from pathscore.estimators.relaxation import relaxation_of, uniform
 
@@ -61,7 +63,7 @@ class REBAR(Estimator):
     def surrogate(self, site: Site) -> Tensor:
         return self._estimate(site, {name: p.detach() for name, p in self.named_parameters()})
 
-    def _estimate(self, site: Site, parameters: dict[str, Tensor]) -> Tensor:
+    def _estimate(self, site: Site, parameters: Mapping[str, Tensor]) -> Tensor:
         """The surrogate, given this estimator's own parameters: detached for the gradient, live to train them."""
         assert site.slope is not None
         soften, temperature = relaxation_of(site.fn).soften, parameters["log_temperature"].exp()
@@ -75,7 +77,7 @@ class REBAR(Estimator):
         path = parameters["eta"] * path + self.residual(site, z, parameters) - self.residual(site, z_tilde, parameters)
         return signal * linear_log_prob(site.fn, site.value) + path
 
-    def residual(self, site: Site, z: Tensor, parameters: dict[str, Tensor]) -> Tensor | float:
+    def residual(self, site: Site, z: Tensor, parameters: Mapping[str, Tensor]) -> Tensor | float:
         """The learned part of the control variate, (K, *plates): none in REBAR."""
         return 0.0
 
@@ -110,12 +112,9 @@ class RELAX(REBAR):
 
     def setup(self, fn: Any, context: Tensor) -> None:
         if isinstance(self.net, nn.Identity):
-            inputs = fn.event_shape.numel() + context.shape[-1]
-            net = nn.Sequential(nn.Linear(inputs, self.hidden), nn.Tanh(), nn.Linear(self.hidden, 1))
-            nn.init.zeros_(net[-1].weight)  # starts as REBAR
-            self.net = net.to(context)
+            self.net = small_net(fn.event_shape.numel() + context.shape[-1], self.hidden, context)  # starts as REBAR
 
-    def residual(self, site: Site, z: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+    def residual(self, site: Site, z: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
         own = {name.removeprefix("net."): p for name, p in parameters.items() if name.startswith("net.")}
         flat = z.reshape(*z.shape[: z.ndim - len(site.fn.event_shape)], -1)
         inputs = torch.cat([flat, site.context.to(flat.dtype)], -1)

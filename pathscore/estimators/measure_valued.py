@@ -80,6 +80,7 @@ class MeasureValued(Estimator):
     formula = "c [f(z⁺) − f(z⁻)] per coordinate and parameter"
     reference = "Mohamed, Rosca, Figurnov & Mnih 2020"
     families = tuple(DERIVATIVES)
+    one_at_a_time = True
 
     def rows(self, fn: Any) -> int:
         return 2 * len(DERIVATIVES[family_name(fn)]) * int(fn.event_shape.numel())

@@ -26,6 +26,7 @@ class Enumerate(Estimator):
     formula = "Σ_b f(b) ∇q(b)"
     reference = "sum over the support"
     families = ("bernoulli", "onehot", "categorical")
+    one_at_a_time = True
 
     def refusal(self, fn: Any, particles: int = 1) -> str | None:
         reason = super().refusal(fn, particles)
@@ -65,6 +66,7 @@ class LocalExpectation(Estimator):
     formula = "Σ_d Σ_m f(b_d = m, b_−d) ∇q(b_d = m)"
     reference = "Titsias & Lázaro-Gredilla 2015"
     families = ("bernoulli", "onehot")
+    one_at_a_time = True
 
     def refusal(self, fn: Any, particles: int = 1) -> str | None:
         reason = super().refusal(fn, particles)

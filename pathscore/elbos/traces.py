@@ -1,0 +1,35 @@
+"""Reading Pyro's traces: the sample sites of one run, and the plates they sit in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pyro import poutine
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import prune_subsample_sites
+
+ROW_PLATE = "_pathscore_rows"
+
+
+def traces(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
+    """(model trace, guide trace): one draw of the guide, and the model run against it."""
+    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+    return model_trace, guide_trace
+
+
+def sample_sites(trace: Trace) -> dict[str, Any]:
+    """The sample sites of a trace by name, observed ones too, subsampling left out."""
+    nodes: dict[str, Any] = dict(prune_subsample_sites(trace).nodes)
+    return {name: site for name, site in nodes.items() if site["type"] == "sample"}
+
+
+def latent_sites(guide_trace: Trace) -> dict[str, Any]:
+    """The guide's sample sites that are drawn, in order."""
+    return {name: site for name, site in sample_sites(guide_trace).items() if not site["is_observed"]}
+
+
+def plates_of(site: Any) -> frozenset:
+    """The vectorised plates a site sits in (the row plate left out)."""
+    return frozenset(f for f in site["cond_indep_stack"] if f.vectorized and f.name != ROW_PLATE)
