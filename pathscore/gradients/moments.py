@@ -1,0 +1,119 @@
+"""Moments of gradients, gathered batch by batch: `Moments().add(g)` for g (n, P), and the tests built on them.
+
+Mean, variance and (for up to `COVARIANCE` coordinates) covariance are merged in double precision, so replicates are
+never all in memory; the first ones are kept for histograms.
+
+References:
+    Updating Formulae and a Pairwise Algorithm for Computing Sample Variances. Chan, Golub, LeVeque, 1979.
+    The Generalization of Student's Ratio. Hotelling, 1931.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from scipy.special import fdtrc
+from torch import Tensor
+
+COVARIANCE = 600
+KEPT = 4_000_000
+ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-5}
+"""Standard deviations below this share of the gradient's size are rounding, not noise."""
+
+
+class Moments:
+    """Running moments of n gradients of P coordinates.
+
+    Attributes:
+        count: n.
+        mean, square: mean and Σ (g − mean)², (P,), in double precision.
+        products: Σ (g − mean)(g − mean)ᵀ, (P, P), None for many coordinates.
+        kept: the first gradients, (m, P), at most four million numbers.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self.square = torch.zeros(())
+        self.products: Tensor | None = None
+        self.kept = torch.empty(0, 0)
+        self.rounding = ROUNDING[torch.float64]
+
+    def add(self, gradients: Tensor) -> None:
+        """Merge a batch (n, P)."""
+        self.rounding = ROUNDING.get(gradients.dtype, 1e-2)
+        g = gradients.double()
+        n, mean = len(g), g.mean(0)
+        centred = g - mean
+        new = Moments()
+        new.count, new.mean, new.square = n, mean, centred.square().sum(0)
+        new.products = centred.T @ centred if g.shape[1] <= COVARIANCE else None
+        self._merge(new)
+        if self.kept.numel() + gradients.shape[1] <= KEPT:
+            room = KEPT // gradients.shape[1] - len(self.kept)
+            self.kept = gradients[:room] if not len(self.kept) else torch.cat([self.kept, gradients[:room]])
+
+    def _merge(self, other: Moments) -> None:
+        if self.count == 0:
+            self.count, self.mean, self.square, self.products = other.count, other.mean, other.square, other.products
+            return
+        total = self.count + other.count
+        apart, weight = other.mean - self.mean, self.count * other.count / total
+        self.square = self.square + other.square + weight * apart.square()
+        if self.products is not None and other.products is not None:
+            self.products = self.products + other.products + weight * torch.outer(apart, apart)
+        self.mean = self.mean + apart * (other.count / total)
+        self.count = total
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of one gradient, (P,); exactly 0 where it is rounding."""
+        variance = self.square / max(1, self.count - 1)
+        floor = (self.rounding * max(self.mean.abs().max().item(), variance.sqrt().max().item(), 1e-30)) ** 2
+        return torch.where(variance > floor, variance, 0.0)
+
+    def squared_mean(self) -> float:
+        """‖E g‖² without the share that noise adds to ‖mean‖²."""
+        return max(0.0, (self.mean.square().sum() - self.variance.sum() / self.count).item())
+
+
+def z_scores(moments: Moments, target: Tensor, target_variance: Tensor | float = 0.0) -> Tensor:
+    """(mean − target) / standard error, (P,); the target has an error of its own where it was estimated.
+
+    A coordinate without variance has z = 0 where it equals the target up to rounding, else ∞.
+    """
+    error = moments.mean - target
+    standard = (moments.variance / moments.count + target_variance).sqrt()
+    same = error.abs() <= 100 * moments.rounding * max(target.abs().max().item(), 1e-30)
+    z = error / torch.where(standard > 0, standard, 1.0)
+    return torch.where(standard > 0, z, torch.where(same, 0.0, math.inf))
+
+
+def hotelling(moments: Moments, target: Tensor) -> float:
+    """p-value of "the mean is `target`" over all coordinates at once.
+
+        T² = n (m − t)ᵀ S⁻¹ (m − t),    T² (n − p) / (p (n − 1)) ~ F(p, n − p)
+
+    NaN without a covariance, or with fewer than ten draws for each of the p directions that vary.
+    """
+    if moments.products is None:
+        return math.nan
+    n = moments.count
+    moving = moments.variance > 0
+    p = int(moving.sum())
+    if p == 0 or n < 10 * p:
+        return math.nan
+    error, covariance = (moments.mean - target)[moving], (moments.products / (n - 1))[moving][:, moving]
+    scale = covariance.diagonal().sqrt()  # coordinates of very different size share one eigenproblem
+    values, vectors = torch.linalg.eigh(covariance / torch.outer(scale, scale))
+    kept = values > 1e-9 * values.max()
+    p = int(kept.sum())
+    t2 = n * ((vectors.T @ (error / scale))[kept].square() / values[kept]).sum().item()
+    return float(fdtrc(p, n - p, t2 * (n - p) / (p * (n - 1))))
+
+
+def cosines(gradients: Tensor, direction: Tensor) -> Tensor:
+    """Cosine of each gradient (n, P) to a direction (P,); 0 for a gradient that is zero."""
+    g, direction = gradients.double(), direction.double()
+    norms = g.norm(dim=1) * direction.norm()
+    return torch.where(norms > 0, g @ direction / norms.clamp(min=1e-300), 0.0)

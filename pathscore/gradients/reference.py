@@ -1,0 +1,105 @@
+"""What gradients are held against: the exact one where the program can be summed out, else a long unbiased run.
+
+`find_exact(pair, elbo) -> Reference | None`; `long_run(pair, runs, count, …) -> Reference`, which says so in `source`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from pathscore import exact
+from pathscore.errors import UsageError
+from pathscore.estimators.families import family_name, support_size
+from pathscore.gradients.moments import Moments
+from pathscore.streams import beside
+
+if TYPE_CHECKING:
+    from pathscore.gradients.results import Run
+
+EXACT_VALUES = 30_000_000
+"""Most values of sample sites that summing out may hold."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A gradient (P,) to compare with.
+
+    variance: of each coordinate, (P,), where it was itself estimated; 0 where it is exact.
+    source: where it comes from, for tables. exact: whether it is.
+    """
+
+    gradient: Tensor
+    variance: Tensor | float
+    source: str
+    exact: bool
+
+    @property
+    def largest(self) -> int:
+        """The coordinate in which the gradient is largest."""
+        return int(self.gradient.abs().argmax())
+
+
+def find_exact(pair: Any, elbo: str) -> Reference | None:
+    """The exact gradient by enumeration, quadrature or in closed form; None where it is out of reach.
+
+    elbo: name of the objective; only the ELBO itself ("trace", "tracegraph") is summed out.
+    """
+    if elbo not in ("trace", "tracegraph"):
+        return None
+    for source, bound, possible in METHODS:
+        if not possible(pair):
+            continue
+        try:
+            return Reference(pair.exactly(bound).detach().double(), 0.0, source, True)
+        except UsageError:  # too many states, no quadrature rule, not quadratic
+            continue
+    return None
+
+
+def _finite(pair: Any) -> bool:
+    return _countable(pair) and all(support_size(site["fn"]) < inf for site in pair.latents.values())
+
+
+def _countable(pair: Any) -> bool:
+    try:
+        with pair.alone() as programs:
+            states = exact.count_states(*programs, *pair.args, **pair.kwargs)
+    except UsageError:
+        return False
+    return states <= exact.STATE_LIMIT and states * pair.values <= EXACT_VALUES
+
+
+def _gaussian(pair: Any) -> bool:
+    return all(family_name(site["fn"]) == "normal" for site in pair.latents.values())
+
+
+METHODS: tuple[tuple[str, Callable[..., Tensor], Callable[[Any], bool]], ...] = (
+    ("exact gradient (closed form)", exact.gaussian.elbo, _gaussian),
+    ("exact gradient (sum over all joint states)", exact.elbo, _finite),
+    ("exact gradient (quadrature)", exact.elbo, _countable),
+)
+
+
+def long_run(
+    pair: Any, runs: list[Run], count: int, seed: int, draw: Callable[..., tuple[Moments, float, float]]
+) -> Reference:
+    """The mean of `count` further draws of the unbiased estimator with the least variance among `runs`.
+
+    Raises: UsageError when none of them is unbiased.
+    """
+    unbiased = [run for run in runs if run.unbiased]
+    if not unbiased:
+        raise UsageError(
+            "the exact gradient of this program is out of reach and every estimator named is biased: "
+            "add an unbiased one to --estimators, for example score"
+        )
+    best = min(unbiased, key=lambda run: run.moments.variance.sum().item())
+    with beside(best.moments.mean.device, "reference", seed):
+        moments, _, _ = draw(best.elbo, pair, best.evaluations, count)
+    source = f"mean of {count:,} further draws of {best.name} (the exact gradient is out of reach)"
+    return Reference(moments.mean, moments.variance / moments.count, source, False)
