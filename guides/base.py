@@ -1,6 +1,6 @@
 """What the guides share: the constructor, the plate, and reading off a guide's distributions.
 
-    guide(x)          : the Pyro program q(z | x), for x (B, X): sites "z1", "z2", …, upwards, in `plate("data", B)`
+    guide(x)          : the Pyro program q(z | x), for x (B, X): sites "z1", …, "zL" in `plate("data", B)`
     guide.encode(x)   : {"z1": distribution, …} met on one pass, each with batch shape (B,)
 
 A guide takes the model's keyword arguments, so that one dictionary builds both. To add one: subclass `LayeredGuide`,

@@ -56,7 +56,7 @@ def _read_part(part: str, data_dir: Path, download: bool) -> tuple[Tensor, Tenso
     return _stack(images)
 
 
-def _shrunk(path: str) -> np.ndarray:
+def _shrunk(path: str | Path) -> np.ndarray:
     """A drawing, black ink on white, as (28, 28) bytes with ink 255; each pixel the mean of the area it covers."""
     from PIL import Image
 

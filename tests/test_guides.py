@@ -51,7 +51,9 @@ def test_the_guide_mirrors_the_sites_of_the_model(guide, config):
     model, guide = pair(guide, **config)
     x = images()
     trace, model_trace = poutine.trace(guide).get_trace(x), poutine.trace(model).get_trace(x)
-    assert [site for site in trace.stochastic_nodes if site != "data"] == list(model.latent_sites)
+    upwards = isinstance(guide, AmortizedGuide)
+    drawn = [site for site in trace.stochastic_nodes if site != "data"]
+    assert drawn == list(model.latent_sites[:: 1 if upwards else -1])
     for site in model.latent_sites:
         assert trace.nodes[site]["value"].shape == model_trace.nodes[site]["value"].shape
         assert type(trace.nodes[site]["fn"]) is type(model_trace.nodes[site]["fn"])
@@ -76,6 +78,31 @@ def test_every_parameter_learns_under_meanfield(guide, latent):
     TraceMeanField_ELBO(max_plate_nesting=1).loss_and_grads(model, guide, images())
     for name, parameter in [*model.named_parameters(), *guide.named_parameters()]:
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+def test_a_closed_form_kl_is_right_for_several_layers_of_the_factorised_guide_only():
+    """40 replicates of N = 10 000 rows: |z| ≤ 4, false alarms 1e-4, finds .044 nats a row nine times in ten.
+
+    The bottom-up guide is the planted fault, wrong by 1.0: there z2, on which the prior of z1 depends, is drawn
+    given z1.
+    """
+    x = torch.rand(1, X).round().expand(10_000, X)
+
+    def z(guide):
+        pyro.set_rng_seed(0)
+        model, guide = pair(guide, latent="normal", layers=(3, 2), hidden=(8,))
+        with torch.no_grad():
+            for parameter in [*model.parameters(), *guide.parameters()]:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+            bounds = [
+                torch.tensor([elbo.loss(model, guide, x) / len(x) for _ in range(40)], dtype=torch.float64)
+                for elbo in (ELBOS["trace"], TraceMeanField_ELBO(max_plate_nesting=1))
+            ]
+        return (bounds[0].mean() - bounds[1].mean()).abs() / (sum(b.var() / len(b) for b in bounds) ** 0.5)
+
+    assert z("factorised") <= 4
+    with pytest.warns(UserWarning, match="mean field"):
+        assert z("amortised") > 4
 
 
 def exact_elbo(model, guide, x):
