@@ -8,6 +8,7 @@ one call and not to the run: where it reads and writes, and how much it says.
 import contextlib
 import dataclasses
 import io
+import re
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from pathscore.choices import CHOICES
-from pathscore.config import GROUPS, Config
+from pathscore.config import FREE, GROUPS, Config
 from pathscore.errors import UsageError, suggest
 from pathscore.options import FILLED, Option, option, options_of
 from pathscore.rundir import read_config
@@ -32,10 +33,6 @@ class Invocation:
     resume: str | None = option(None, "continue the run in this directory", check=FILLED)
     quiet: bool = option(False, "print the result only")
     debug: bool = option(False, "show tracebacks")
-
-
-FREE_ON_RESUME = ("epochs", "steps", "threads", "device", "data", "data_dir", "eval_samples")
-"""What `--resume` may change: how long and where the run goes on, not what it is."""
 
 
 def parse(words: Sequence[str], prog: str) -> tuple[Config, Invocation]:
@@ -79,7 +76,9 @@ def refuse_changes(base: Config, config: Config) -> None:
     """Raise UsageError when a flag contradicts the run that is to be resumed."""
     for name, item in options_of(Config).items():
         was, now = getattr(base, name), getattr(config, name)
-        if was != now and name not in FREE_ON_RESUME:
+        # A schedule that ends with the run would have been another one from the first step.
+        free = name in FREE and not (name in ("epochs", "steps") and base.schedule in ("cosine", "linear"))
+        if was != now and not free:
             raise UsageError(
                 f"{item.flag} {item.show(now)} contradicts the run, which has {item.show(was)}: leave the flag out, "
                 "or start a new run"
@@ -93,13 +92,23 @@ def read(words: Sequence[str], prog: str, base: Config) -> tuple[Config, Invocat
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            groups = tyro.cli(
-                view, prog=prog, args=list(words), default=defaults, description=DESCRIPTION, config=MARKERS
+            groups, rest = tyro.cli(
+                view,
+                prog=prog,
+                args=list(words),
+                default=defaults,
+                description=DESCRIPTION,
+                config=MARKERS,
+                return_unknown_args=True,
             )
     except SystemExit as exit:
         if exit.code:
-            raise (refused[0] if refused else UsageError(first_paragraph(said.getvalue()))) from None
+            flag = re.search(r"--[a-z][a-z-]*", said.getvalue())
+            missing = f"{flag[0]} needs a value" if flag else "the arguments cannot be read: see --help"
+            raise (refused[0] if refused else UsageError(missing)) from None
         raise
+    if rest:
+        raise UsageError(f"unexpected argument {rest[0]!r}: see --help")
     values = {name: value for group in vars(groups).values() for name, value in vars(group).items()}
     call = Invocation(**{name: values.pop(name) for name in options_of(Invocation)})
     for name, item in options_of(Invocation).items():
@@ -144,6 +153,7 @@ def annotated(item: Option, refused: list[UsageError]) -> Any:
     if item.kind.metavar == "BOOL":
         return Annotated[bool, tyro.conf.arg(help=item.help)]
     metavar = "{" + ",".join(CHOICES[item.choices]) + "}" if item.choices else item.kind.metavar
+    metavar += "|SITE=NAME,…" * (item.names is not None)
     spec = PrimitiveConstructorSpec(
         nargs=1,
         metavar=metavar,
@@ -152,15 +162,3 @@ def annotated(item: Option, refused: list[UsageError]) -> Any:
         str_from_instance=lambda value: [item.show(value)],
     )
     return Annotated[typing.Any, spec, tyro.conf.arg(help=item.help)]
-
-
-def first_paragraph(text: str) -> str:
-    """The first paragraph of tyro's boxed message, unwrapped to one line."""
-    lines = [line.strip("│ ").strip() for line in text.splitlines() if line[:1] not in "╭╰"]
-    paragraph = []
-    for line in lines:
-        if not line or line.startswith("──"):
-            break
-        paragraph.append(line)
-    message = " ".join(paragraph) or "the arguments cannot be read: see --help"
-    return message.replace("Unrecognized options: ", "unexpected argument ")

@@ -10,7 +10,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "latent": ("normal", "laplace", "lognormal", "bernoulli", "categorical"),
     "likelihood": ("bernoulli", "normal"),
     "trunk": ("linear", "mlp", "conv"),
-    "activation": ("tanh", "relu", "leaky-relu", "elu", "softplus", "silu"),
+    "activation": ("tanh", "relu", "leaky-relu", "softplus", "silu"),
     "prior": ("fixed", "learned"),
     "guide": ("amortised", "factorised"),
     "elbo": ("trace", "tracegraph", "meanfield", "enum", "renyi", "rws", "tail-adaptive"),

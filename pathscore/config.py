@@ -23,6 +23,12 @@ DEVICE = Check("must be auto, cpu, mps, cuda or cuda:N", lambda value: DEVICES.f
 NOT_ONE = Check("must be finite and not 1", lambda value: abs(value) < math.inf and value != 1)
 
 
+def named(text: str) -> list[str]:
+    """The estimators that a word names: "z1=disarm,z2=gumbel(temperature=0.3)" → disarm, gumbel."""
+    parts = re.split(r",(?![^()]*\))", text)  # commas outside parentheses
+    return [part.split("(")[0].split("=")[-1].strip() for part in parts]
+
+
 @dataclasses.dataclass(frozen=True)
 class Program:
     """The programs: model p(x, z) and guide q(z | x)"""
@@ -44,7 +50,7 @@ class Objective:
     """The objective and its gradient"""
 
     elbo: str = option("trace", "bound, and how costs are credited to sites", choices="elbo")
-    estimator: str | None = option(None, "how the gradient passes each sample site: NAME or SITE=NAME,…", check=FILLED)
+    estimator: str | None = option(None, "how the gradient passes each sample site", choices="estimator", names=named)
     particles: int | None = option(None, "draws of z per data point", check=between(1, 10**6), none="auto")
     alpha: float = option(0.0, "order of the Rényi bound (0: importance-weighted)", check=NOT_ONE)
     kl_weight: float = option(1.0, "weight of the latent terms", check=NOT_NEGATIVE)
@@ -169,5 +175,8 @@ class Config(Machine, Optimisation, Data, Objective, Program):
             flat.update(value if isinstance(value, dict) else {key: value})
         return cls.from_dict(flat, f"--config {path}")
 
+
+FREE = ("epochs", "steps", "threads", "device", "data_dir", "eval_samples")
+"""What a resumed run may change: how long and where it goes on, not what it is."""
 
 OPTIONS = {name: item for group in GROUPS for name, item in options_of(group).items()}

@@ -8,7 +8,7 @@ and the README are all generated from it.
 import dataclasses
 import math
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pathscore.choices import CHOICES
@@ -35,14 +35,21 @@ FILLED = Check("must not be empty", bool)
 
 
 def option(
-    default: Any, help: str, *, choices: str | None = None, check: Check | None = None, none: str = "none"
+    default: Any,
+    help: str,
+    *,
+    choices: str | None = None,
+    names: Callable[[Any], Iterable[str]] | None = None,
+    check: Check | None = None,
+    none: str = "none",
 ) -> Any:
     """A field of a configuration.
 
-    `choices` names a tuple of `pathscore.choices.CHOICES`; `check` applies to the value, or to each member of a
-    tuple; `none` is the word that stands for None on the command line ("auto", "none").
+    `choices` names a tuple of `pathscore.choices.CHOICES`; the value is one of them, or `names` finds in it those that
+    must be. `check` applies to the value, or to each member of a tuple; `none` is the word that stands for None on
+    the command line ("auto", "none").
     """
-    metadata = {"help": help, "choices": choices, "check": check, "none": none}
+    metadata = {"help": help, "choices": choices, "names": names, "check": check, "none": none}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -97,6 +104,7 @@ class Option:
     optional: bool
     help: str
     choices: str | None
+    names: Callable[[Any], Iterable[str]] | None
     check: Check | None
     none: str
 
@@ -134,8 +142,9 @@ class Option:
         """Raise UsageError unless the value is one of the choices (where there are any) and passes its check."""
         if value is None:
             return
-        if self.choices is not None and value not in CHOICES[self.choices]:
-            raise unknown(self.choices, value, CHOICES[self.choices])
+        for name in self.names(value) if self.names else [value] if self.choices else ():
+            if name not in CHOICES[self.choices or ""]:
+                raise unknown(self.choices or "", name, CHOICES[self.choices or ""])
         members = value if isinstance(value, tuple) else (value,)
         if self.check is not None and not all(self.check.holds(member) for member in members):
             raise UsageError(f"{self.flag} {self.check.words}, got {self.show(value) or 'nothing'}")

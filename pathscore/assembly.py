@@ -1,6 +1,6 @@
 """From a configuration to everything that a run needs, with every refusal before the first step.
 
-`prepare(config) -> Plan`: the data are read and checked, each "auto" is settled, the objective is held against the
+`assemble(config) -> Assembly`: the data are read and checked, each "auto" is settled, the objective is held against the
 model, and the programs are made, in that order; a choice that cannot work is a UsageError naming its flag.
 """
 
@@ -13,40 +13,40 @@ import torch
 from pyro.infer import ELBO
 from torch import nn
 
-from pathscore.config import Config
+from pathscore.config import SMALL_WIDTH, Config
 from pathscore.data import Dataset, check_values, default_binarize, load_dataset, load_file
-from pathscore.elbos import ELBOS, make_elbo
+from pathscore.elbos import ELBOS, KLWeight, kl_weighted, make_elbo
+from pathscore.elbos.site import SiteELBO
+from pathscore.epochs import binarize
 from pathscore.errors import UsageError
 from pathscore.estimators import parse
 from pathscore.lookup import programs
+from pathscore.optimiser import OptimizerSpec
+from pathscore.svi import SVI
 
 SUMMED_STATES = 256
 """Joint states that an "auto" layer is kept to under an objective which sums them out."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A run before its first step: `config` without "auto", data on the device, model, guide and objective."""
+class Assembly:
+    """A run before its first step.
+
+    config: without "auto". dataset: its tensors on the device. model, guide: the programs, without the KL weight.
+    svi: them and the objective, ready to step. explanation: which estimator each site has, where one was named.
+    """
 
     config: Config
     dataset: Dataset
     model: nn.Module
     guide: nn.Module
-    elbo: ELBO
-    device: torch.device
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps of one pass over the training set, a smaller last batch included."""
-        return -(-len(self.dataset.x) // (self.config.batch_size or 1))
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole run."""
-        return self.config.steps or (self.config.epochs or 0) * self.steps_per_epoch
+    kl_weight: KLWeight
+    svi: SVI
+    steps: int
+    explanation: str | None
 
 
-def prepare(config: Config) -> Plan:
+def assemble(config: Config) -> Assembly:
     """Everything that the configured run needs. Raises UsageError (one line) for what cannot work.
 
     Initial weights are drawn from torch's global generator, seeded with `config.seed`.
@@ -56,19 +56,54 @@ def prepare(config: Config) -> Plan:
     dataset = load_file(config.data) if config.data else load_dataset(config.dataset, config.data_dir)
     config = settle(config, dataset.x.shape[1], dataset.kind, models)
     check_values(dataset, config.likelihood, config.binarize or "none")
-    estimators = parse(config.estimator) if config.estimator else None
     refuse_pair(config, models)
-    elbo = make_elbo(
-        config.elbo,
-        estimators=estimators,
-        num_particles=config.particles or 1,
-        max_plate_nesting=1,
-        **{name: getattr(config, name) for name in ELBOS[config.elbo].options if hasattr(config, name)},
-    )
+    elbo = objective(config)
     dataset = on_device(dataset, device, getattr(torch, config.dtype))
     torch.manual_seed(config.seed)
-    model, guide = make_programs(config, dataset, models, guides)
-    return Plan(config, dataset, model.to(dataset.x), guide.to(dataset.x), elbo, device)
+    model, guide = (program.to(dataset.x) for program in make_programs(config, dataset, models, guides))
+    per_epoch = -(-len(dataset.x) // (config.batch_size or 1))
+    steps = config.steps or (config.epochs or 0) * per_epoch
+    weight = KLWeight(config.kl_weight, round(config.kl_warmup * per_epoch))
+    pair = (kl_weighted(model, weight), kl_weighted(guide, weight)) if weighted(config) else (model, guide)
+    svi = SVI(*pair, optimizer(config, steps, per_epoch), elbo, per_datum=True)
+    explanation = explain(svi, binarize(dataset.x, config.binarize or "none", config.seed)[: config.batch_size])
+    return Assembly(config, dataset, model, guide, weight, svi, steps, explanation)
+
+
+def objective(config: Config) -> ELBO:
+    """The objective of a settled configuration, with the estimators that it names."""
+    options = {name: getattr(config, name) for name in ELBOS[config.elbo].options if hasattr(config, name)}
+    estimators = parse(config.estimator) if config.estimator else None
+    return make_elbo(config.elbo, estimators, config.particles or 1, max_plate_nesting=1, **options)
+
+
+def optimizer(config: Config, steps: int, per_epoch: int) -> OptimizerSpec:
+    """The optimiser that a configuration describes, for a run of `steps` steps, `per_epoch` to a pass."""
+    return OptimizerSpec(
+        name=config.optimizer,
+        lr=config.lr,
+        betas=(config.betas[0], config.betas[1]),
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
+        clip_norm=config.clip,
+        schedule=config.schedule,
+        warmup_steps=config.warmup,
+        total_steps=steps,
+        steps_per_pass=per_epoch,
+        estimator_lr=config.estimator_lr,
+    )
+
+
+def explain(svi: SVI, batch: torch.Tensor) -> str | None:
+    """The table of sites and their estimators, None under Pyro's own gradient.
+
+    Raises UsageError where an estimator cannot serve its site.
+    """
+    if not isinstance(svi.elbo, SiteELBO):
+        return None
+    with svi.scope():
+        return svi.elbo.explain(svi.model, svi.guide, batch)
 
 
 def settle(config: Config, width: int, kind: str, models: ModuleType) -> Config:
@@ -81,6 +116,9 @@ def settle(config: Config, width: int, kind: str, models: ModuleType) -> Config:
     entry = ELBOS[config.elbo]
     if given is None and entry.enumerable:
         config = replace(config, layers=enumerable_layers(config, models))
+    if config.threads is None:
+        # Barriers between threads cost more than a small model's work; torch's own number follows OMP_NUM_THREADS.
+        config = replace(config, threads=1 if width <= SMALL_WIDTH else torch.get_num_threads())
     if config.particles is None:
         chosen = parse(config.estimator).values() if config.estimator else ()
         config = replace(config, particles=max([entry.min_particles, *(e.min_particles for e in chosen)]))
