@@ -86,7 +86,7 @@ def _split_call(text: str) -> tuple[str, dict[str, object]]:
     if "(" not in text:
         return text, {}
     try:
-        call = ast.parse(text.replace("-", "_"), mode="eval").body
+        call = ast.parse("options" + text[text.index("(") :], mode="eval").body
         assert isinstance(call, ast.Call) and not call.args
         options = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
     except (SyntaxError, ValueError, AssertionError):
