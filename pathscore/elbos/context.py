@@ -29,7 +29,7 @@ def make_context(plan: Plan, terms: Terms, draws: dict[str, Draw], name: str) ->
     parts = [part for part in parts if part.shape[-1]]  # pyro.factor observes nothing
     if parts:
         return torch.cat(parts, -1)
-    return torch.ones(*shape, 1, device=draws[name].value.device)
+    return torch.ones(*shape, 1).to(terms.terms[0].value)  # values may be class indices: take the costs' dtype
 
 
 def _flat(plan: Plan, site: Any, fn: Any, value: Tensor, target: frozenset, shape: tuple[int, ...]) -> Tensor:
