@@ -7,7 +7,7 @@ compute no gradient and leave global settings alone. Call them inside the run's 
 
 import torch
 
-from pathscore.evaluation.ais import AISResult, ais
+from pathscore.evaluation.annealing import AISResult, ais
 from pathscore.evaluation.bounds import Elbo, elbo, exact_log_likelihood, importance_bound, standard_error
 from pathscore.evaluation.units import active_units, activity
 from pathscore.evaluation.weights import Data, Program
