@@ -20,6 +20,7 @@ from pathscore.config import Config
 from pathscore.epochs import binarize
 from pathscore.evaluation import evaluate
 from pathscore.records import Fitted, Training
+from pathscore.report import save_pictures
 from pathscore.training import fit
 
 
@@ -59,7 +60,7 @@ def execute(job: Assembly, call: Invocation) -> dict[str, Any]:
         with job.svi.scope():
             x_test = test_set(job)
             summary = summarise(job, fitted, x_test)
-            pictures = draw(job, directory, x_test)
+            pictures = save_pictures(directory, job.model, job.guide, x_test, job.dataset.shape, seed=config.seed)
         rundir.write_text(directory / rundir.SUMMARY, json.dumps(finite(summary), indent=2) + "\n")
     print(closing(job, summary, directory, pictures))
     return summary
@@ -156,8 +157,3 @@ def closing(job: Assembly, summary: dict[str, Any], directory: Path, pictures: l
     }
     width = max(map(len, rows))
     return "\n".join(f"  {label:{width}}  {value}" for label, value in rows.items())
-
-
-def draw(job: Assembly, directory: Path, x_test: torch.Tensor) -> list[Path]:
-    """The pictures of a run."""
-    return []
