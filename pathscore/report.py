@@ -56,7 +56,7 @@ def reconstructions(x: torch.Tensor, means: torch.Tensor, shape: Sequence[int]) 
     if len(shape) != 3:
         return _curves([x, means], ["original", "rebuilt"])
     starts = range(0, len(x), COLUMNS)
-    rows = [row[start: start + COLUMNS] for start in starts for row in (x, means)]
+    rows = [row[start : start + COLUMNS] for start in starts for row in (x, means)]
     title = "held-out data, and E[x | z] at a draw z of the guide"
     return _grid(rows, shape, title, ["original", "rebuilt"] * len(starts))
 
@@ -68,8 +68,9 @@ def prior_samples(means: torch.Tensor, shape: Sequence[int]) -> Figure:
     return _grid(list(means.split(COLUMNS)), shape, "E[x | z] at draws z of the prior")
 
 
-def save_pictures(run_dir: str | Path, model: Program, guide: Program, x: torch.Tensor, shape: Sequence[int], *,
-                  seed: int = 0) -> list[Path]:
+def save_pictures(
+    run_dir: str | Path, model: Program, guide: Program, x: torch.Tensor, shape: Sequence[int], *, seed: int = 0
+) -> list[Path]:
     """Draw and save training.png, reconstructions.png and samples.png of a run; returns their paths.
 
     x (N, X): held-out data. Call it inside the run's parameter store, `with svi.scope()`. Draws come from a random
@@ -113,7 +114,7 @@ def _grid(rows: list[torch.Tensor], shape: Sequence[int], title: str, names: Seq
     high = max(1.0, *(row.max().item() for row in rows))
     width = max(len(row) for row in rows)
     blank = torch.zeros(width, rows[0].shape[1])
-    filled = [torch.cat([(row.cpu().float() - low) / (high - low), blank[len(row):]]) for row in rows]
+    filled = [torch.cat([(row.cpu().float() - low) / (high - low), blank[len(row) :]]) for row in rows]
     figure = image_grid(LIGHT, torch.stack(filled).reshape(len(rows), width, *shape).numpy(), names)
     figure.axes[0].set_title(title, color=LIGHT.text, fontsize=10)
     figure.axes[0].tick_params(length=0)

@@ -150,8 +150,11 @@ def _values(site):
     base = fn
     while hasattr(base, "base_dist"):
         base = base.base_dist
-    states = list(torch.eye(fn.event_shape[-1], dtype=torch.float64)) if base.event_shape else [
-        torch.tensor(float(s), dtype=site["value"].dtype) for s in base.enumerate_support(expand=False).flatten()]
+    states = (
+        list(torch.eye(fn.event_shape[-1], dtype=torch.float64))
+        if base.event_shape
+        else [torch.tensor(float(s), dtype=site["value"].dtype) for s in base.enumerate_support(expand=False).flatten()]
+    )
     slots = fn.shape()[: len(fn.shape()) - len(base.event_shape)].numel()
     for choice in itertools.product(states, repeat=slots):
         yield torch.stack(choice).reshape(fn.shape())

@@ -41,8 +41,10 @@ def test_ais_and_the_importance_bound_agree_with_the_closed_form_within_a_twenti
     right = gaussian.log_evidence(pair.model, pair.guide, x)
     bound = evaluation.importance_bound(pair.model, pair.guide, x, num_particles=5000)
     starts = {"guide": pair.guide, "prior": None}
-    found = {name: evaluation.ais(pair.model, start, x, chains=128, temperatures=40, leapfrog_steps=4)
-             for name, start in starts.items()}
+    found = {
+        name: evaluation.ais(pair.model, start, x, chains=128, temperatures=40, leapfrog_steps=4)
+        for name, start in starts.items()
+    }
     errors = {name: (f.log_likelihood - right).mean().item() for name, f in found.items()}
     errors["importance bound"] = (bound - right).mean().item()
     with capsys.disabled():

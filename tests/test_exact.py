@@ -102,8 +102,13 @@ def _drop_a_guide_site(monkeypatch):
     monkeypatch.setattr(quantities, "log_weight", faulty)
 
 
-FAULTS = {"scales in the probabilities": _scale_the_probabilities, "no scale": _forget("masked"),
-          "no mask": _forget("bare"), "plates ignored": _ignore_the_plates, "weight of one site": _drop_a_guide_site}
+FAULTS = {
+    "scales in the probabilities": _scale_the_probabilities,
+    "no scale": _forget("masked"),
+    "no mask": _forget("bare"),
+    "plates ignored": _ignore_the_plates,
+    "weight of one site": _drop_a_guide_site,
+}
 
 
 @pytest.mark.parametrize("plant", FAULTS.values(), ids=FAULTS)
@@ -190,8 +195,9 @@ def test_importance_bound_is_that_of_a_loop_over_tuples(alpha):
             total = total + torch.stack([q for q, _ in draws]).sum().exp() * bound
     assert abs(found - total) < 1e-12 * 30
     params = list(case.params.values())
-    ours = exact.gradient(case.model, case.guide, *case.args, params=params, of=exact.importance_bound,
-                          num_particles=3, alpha=alpha)
+    ours = exact.gradient(
+        case.model, case.guide, *case.args, params=params, of=exact.importance_bound, num_particles=3, alpha=alpha
+    )
     assert all((a - b).abs().max() < 1e-11 for a, b in zip(ours, torch.autograd.grad(total, params), strict=True))
 
 
@@ -215,8 +221,9 @@ def test_fifty_draws_of_one_bit_count_ones():
     x = torch.tensor([0.5, -1.0], dtype=torch.float64)
     found = exact.importance_bound(model, guide, x, num_particles=50)
     q = torch.sigmoid(logit)
-    w = torch.stack([dist.Normal(0.0, 1.0).log_prob(x).exp() * 0.7 / (1 - q),
-                     dist.Normal(2.0, 1.0).log_prob(x).exp() * 0.3 / q])
+    w = torch.stack(
+        [dist.Normal(0.0, 1.0).log_prob(x).exp() * 0.7 / (1 - q), dist.Normal(2.0, 1.0).log_prob(x).exp() * 0.3 / q]
+    )
     ones = torch.arange(51, dtype=torch.float64)
     chance = dist.Binomial(50, q).log_prob(ones).exp()
     right = 10 * (chance[:, None] * (((50 - ones)[:, None] * w[0] + ones[:, None] * w[1]) / 50).log()).sum()
@@ -248,6 +255,7 @@ def _local(fn, plate=True):
             z = pyro.sample("z", fn)
         if not plate:
             pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True), 1.0), obs=torch.zeros(1))
+
     return program
 
 
@@ -256,15 +264,24 @@ def _without_event(x):
     pyro.sample("x", dist.Normal(z, 1.0), obs=torch.zeros(2))
 
 
-@pytest.mark.parametrize(("model", "guide", "message"), [
-    (_without_event, _without_event, "site 'z' has a batch dimension of size 2 that is no plate"),
-    (_local(dist.Bernoulli(0.5).expand([15]).to_event(1)), _local(dist.Bernoulli(0.5).expand([15]).to_event(1)),
-     "site 'z' has 32768 joint states"),
-    (_local(dist.MultivariateNormal(torch.zeros(2), torch.eye(2))),
-     _local(dist.MultivariateNormal(torch.zeros(2), torch.eye(2))), "site 'z' has distribution MultivariateNormal"),
-    (_local(dist.Bernoulli(0.5)), lambda x: None, "latent site 'z' of the model is missing from the guide"),
-    (_local(dist.Bernoulli(0.5), plate=False), _local(dist.Bernoulli(0.5)), "site 'x' depends on a latent site"),
-])
+@pytest.mark.parametrize(
+    ("model", "guide", "message"),
+    [
+        (_without_event, _without_event, "site 'z' has a batch dimension of size 2 that is no plate"),
+        (
+            _local(dist.Bernoulli(0.5).expand([15]).to_event(1)),
+            _local(dist.Bernoulli(0.5).expand([15]).to_event(1)),
+            "site 'z' has 32768 joint states",
+        ),
+        (
+            _local(dist.MultivariateNormal(torch.zeros(2), torch.eye(2))),
+            _local(dist.MultivariateNormal(torch.zeros(2), torch.eye(2))),
+            "site 'z' has distribution MultivariateNormal",
+        ),
+        (_local(dist.Bernoulli(0.5)), lambda x: None, "latent site 'z' of the model is missing from the guide"),
+        (_local(dist.Bernoulli(0.5), plate=False), _local(dist.Bernoulli(0.5)), "site 'x' depends on a latent site"),
+    ],
+)
 def test_refusals_name_the_site(model, guide, message):
     with pytest.raises(UsageError, match=message):
         exact.elbo(model, guide, torch.zeros(2))

@@ -64,12 +64,24 @@ def _guided(q, x):
 
 
 CONJUGATE = {
-    "gamma-poisson": (dist.Gamma(_t(2.0), _t(1.0)), dist.Poisson, dist.Gamma(_t(2.4), _t(1.3)),
-                      lambda x: dist.NegativeBinomial(_t(2.0), probs=_t(0.5)).log_prob(x)),
-    "beta-bernoulli": (dist.Beta(_t(2.0), _t(3.0)), dist.Bernoulli, dist.Beta(_t(1.5), _t(1.5)),
-                       lambda x: dist.Bernoulli(_t(0.4)).log_prob(x)),
-    "normal-normal": (dist.Normal(_t(0.0), _t(1.0)), lambda z: dist.Normal(z, 2.0), dist.Normal(_t(0.3), _t(0.9)),
-                      lambda x: dist.Normal(_t(0.0), math.sqrt(5)).log_prob(x)),
+    "gamma-poisson": (
+        dist.Gamma(_t(2.0), _t(1.0)),
+        dist.Poisson,
+        dist.Gamma(_t(2.4), _t(1.3)),
+        lambda x: dist.NegativeBinomial(_t(2.0), probs=_t(0.5)).log_prob(x),
+    ),
+    "beta-bernoulli": (
+        dist.Beta(_t(2.0), _t(3.0)),
+        dist.Bernoulli,
+        dist.Beta(_t(1.5), _t(1.5)),
+        lambda x: dist.Bernoulli(_t(0.4)).log_prob(x),
+    ),
+    "normal-normal": (
+        dist.Normal(_t(0.0), _t(1.0)),
+        lambda z: dist.Normal(z, 2.0),
+        dist.Normal(_t(0.3), _t(0.9)),
+        lambda x: dist.Normal(_t(0.0), math.sqrt(5)).log_prob(x),
+    ),
 }
 
 
@@ -112,8 +124,14 @@ class LinearGaussian:
     """z ~ N(0, I), x | z ~ N(W z + b, s² I), q = N(A x + c, L Lᵀ) with full or diagonal L, plate scale 3."""
 
     def __init__(self, full):
-        p = {"W": torch.randn(4, 3), "b": torch.randn(4), "s": torch.tensor(0.7), "A": torch.randn(3, 4),
-             "c": torch.randn(3), "L": torch.randn(3, 3) * 0.5 + torch.eye(3)}
+        p = {
+            "W": torch.randn(4, 3),
+            "b": torch.randn(4),
+            "s": torch.tensor(0.7),
+            "A": torch.randn(3, 4),
+            "c": torch.randn(3),
+            "L": torch.randn(3, 3) * 0.5 + torch.eye(3),
+        }
         self.full = full
         self.p = {name: value.double().requires_grad_() for name, value in p.items()}
         self.x = torch.randn(5, 4, dtype=torch.float64)
@@ -131,8 +149,12 @@ class LinearGaussian:
         p = self.p
         mean = x @ p["A"].T + p["c"]
         with pyro.plate("data", 3 * len(x), subsample_size=len(x), dim=-1):
-            pyro.sample("z", dist.MultivariateNormal(mean, scale_tril=self.tril()) if self.full
-                        else dist.Normal(mean, self.tril().diagonal()).to_event(1))
+            pyro.sample(
+                "z",
+                dist.MultivariateNormal(mean, scale_tril=self.tril())
+                if self.full
+                else dist.Normal(mean, self.tril().diagonal()).to_event(1),
+            )
 
     def log_evidence(self):
         p = self.p

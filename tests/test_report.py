@@ -44,7 +44,7 @@ def test_reconstructions_stand_under_their_originals(channels):
     figure = report.reconstructions(x, 1 - x, (channels, 2, 2))
     mosaic = _mosaic(figure)
     assert mosaic.shape[:2] == (4 * 3, 12 * 3)  # two pairs of rows of 12 tiles, one line between tiles
-    original, rebuilt = (mosaic[r: r + 2, 3:5].reshape(4, -1) for r in (0, 3))
+    original, rebuilt = (mosaic[r : r + 2, 3:5].reshape(4, -1) for r in (0, 3))
     assert np.allclose(original, x[1].reshape(channels, 4).T, atol=1e-6)
     assert np.allclose(original + rebuilt, 1, atol=1e-6)
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["original", "rebuilt"] * 2

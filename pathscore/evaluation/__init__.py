@@ -12,12 +12,30 @@ from pathscore.evaluation.bounds import Elbo, elbo, exact_log_likelihood, import
 from pathscore.evaluation.units import active_units, activity
 from pathscore.evaluation.weights import Data, Program
 
-__all__ = ["AISResult", "Elbo", "active_units", "activity", "ais", "elbo", "evaluate", "exact_log_likelihood",
-           "importance_bound", "standard_error"]
+__all__ = [
+    "AISResult",
+    "Elbo",
+    "active_units",
+    "activity",
+    "ais",
+    "elbo",
+    "evaluate",
+    "exact_log_likelihood",
+    "importance_bound",
+    "standard_error",
+]
 
 
-def evaluate(model: Program, guide: Program, x: torch.Tensor | Data, *, samples: int = 10,
-             importance_samples: int = 100, seed: int = 0, progress: bool | None = None) -> dict:
+def evaluate(
+    model: Program,
+    guide: Program,
+    x: torch.Tensor | Data,
+    *,
+    samples: int = 10,
+    importance_samples: int = 100,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> dict:
     """The figures of a run's summary on test data x (N, X), in nats per data point.
 
     test_elbo and test_elbo_se: mean and standard error over the data, `samples` draws each; rate + distortion =

@@ -29,8 +29,17 @@ class AISResult(NamedTuple):
     relative_ess: torch.Tensor
 
 
-def ais(model: Program, guide: Program | None, x: torch.Tensor | Data, *, chains: int = 16, temperatures: int = 200,
-        leapfrog_steps: int = 10, seed: int = 0, progress: bool | None = None) -> AISResult:
+def ais(
+    model: Program,
+    guide: Program | None,
+    x: torch.Tensor | Data,
+    *,
+    chains: int = 16,
+    temperatures: int = 200,
+    leapfrog_steps: int = 10,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> AISResult:
     """Annealed importance sampling of log p(x) per data point, from the guide (or, where None, from the prior).
 
         f_β(z) = q(z)^(1 − β) p(x, z)^β,  β: 0 → 1      w = Π_t f_{β_t}(z_{t−1}) / f_{β_{t−1}}(z_{t−1})

@@ -51,8 +51,15 @@ def elbo(model: Program, guide: Program, x: torch.Tensor | Data, *, samples: int
     return Elbo(-(rate + distortion), rate, distortion)
 
 
-def importance_bound(model: Program, guide: Program, x: torch.Tensor | Data, *, num_particles: int = 5000,
-                     seed: int = 0, progress: bool | None = None) -> torch.Tensor:
+def importance_bound(
+    model: Program,
+    guide: Program,
+    x: torch.Tensor | Data,
+    *,
+    num_particles: int = 5000,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> torch.Tensor:
     """The K-sample bound of each data point, (N,) float64.
 
         log 1/K Σ_k p(x, z_k) / q(z_k | x),   z_k ~ q(z | x)

@@ -23,8 +23,9 @@ def _evaluate(logs: Logs, u: torch.Tensor, beta: float) -> tuple[torch.Tensor, t
     return (log_p - log_q).detach(), target.detach(), slope
 
 
-def transition(logs: Logs, u: torch.Tensor, beta: float, step: torch.Tensor,
-               leapfrog_steps: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def transition(
+    logs: Logs, u: torch.Tensor, beta: float, step: torch.Tensor, leapfrog_steps: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Move the chains by `leapfrog_steps` of size `step` (B,), ± 20 % at random against periodic orbits.
 
     Returns the new state, log p − log q there, and the acceptance probabilities (C, B). A trajectory that leaves the

@@ -41,17 +41,21 @@ class LatentSpace:
         self._check(name, site)
         transform = biject_to(fn.support)
         batch = (self.chains, *(1,) * (self.depth - len(fn.batch_shape)), *fn.batch_shape)
-        free = transform.inverse_shape(fn.batch_shape + fn.event_shape)[len(fn.batch_shape):]
+        free = transform.inverse_shape(fn.batch_shape + fn.event_shape)[len(fn.batch_shape) :]
         return _Site(name, transform, fn.support, batch, free)
 
     def _check(self, name: str, site) -> None:
         if site["fn"].support.is_discrete:
-            raise UsageError(f"site {name!r} is discrete: annealed importance sampling needs continuous latents; use "
-                             "importance_bound or exact_log_likelihood")
+            raise UsageError(
+                f"site {name!r} is discrete: annealed importance sampling needs continuous latents; use "
+                "importance_bound or exact_log_likelihood"
+            )
         data_plate(name, plates(site), self.points)
         if site["fn"].batch_shape.numel() != self.points:
-            raise UsageError(f"site {name!r} lies in a plate within the data plate: make it an event dimension "
-                             "(.to_event) for annealed importance sampling")
+            raise UsageError(
+                f"site {name!r} lies in a plate within the data plate: make it an event dimension "
+                "(.to_event) for annealed importance sampling"
+            )
 
     def draw(self) -> torch.Tensor:
         """A state from the start program, (C, B, D)."""

@@ -18,8 +18,9 @@ from pathscore.exact.rows import plates, trial
 THRESHOLD = 0.01
 
 
-def activity(model: Program, guide: Program, x: torch.Tensor | Data, *, samples: int = 64,
-             seed: int = 0) -> dict[str, torch.Tensor]:
+def activity(
+    model: Program, guide: Program, x: torch.Tensor | Data, *, samples: int = 64, seed: int = 0
+) -> dict[str, torch.Tensor]:
     """A_u = Cov_x(E_q[z_u | x]) of every unit, by site.
 
     The inner mean is that of q's distribution at the site, averaged over `samples` draws of the sites upstream (there

@@ -93,8 +93,10 @@ def data_plate(name: str, frames: frozenset, points: int) -> int:
     """The dimension of the plate over the data points that a site lies in."""
     dims = [f.dim for f in frames if f.size == points]
     if not dims:
-        raise UsageError(f"site {name!r} is not in a plate over the {points} data points: wrap it in "
-                         'pyro.plate("data", len(x), dim=-1); figures per data point need that')
+        raise UsageError(
+            f"site {name!r} is not in a plate over the {points} data points: wrap it in "
+            'pyro.plate("data", len(x), dim=-1); figures per data point need that'
+        )
     return max(dims)
 
 

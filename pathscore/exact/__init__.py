@@ -8,5 +8,16 @@ from pathscore.exact.enumeration import STATE_LIMIT, Table, count_states, tabula
 from pathscore.exact.particles import importance_bound
 from pathscore.exact.quantities import Posterior, elbo, gradient, log_evidence, posterior
 
-__all__ = ["STATE_LIMIT", "Posterior", "Table", "count_states", "elbo", "gaussian", "gradient", "importance_bound",
-           "log_evidence", "posterior", "tabulate"]
+__all__ = [
+    "STATE_LIMIT",
+    "Posterior",
+    "Table",
+    "count_states",
+    "elbo",
+    "gaussian",
+    "gradient",
+    "importance_bound",
+    "log_evidence",
+    "posterior",
+    "tabulate",
+]

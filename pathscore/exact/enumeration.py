@@ -64,9 +64,11 @@ class Table:
             a, b = small.detach().expand_as(tensor), tensor.detach()
             if not torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True):
                 inner = [s.name for s in self.latents if not s.frames <= frames]
-                raise UsageError(f"site {name!r} depends on a latent site in a plate that it lies outside of (one of "
-                                 f"{inner}): this couples data points; move {name!r} into the plate (plates are the "
-                                 "same where model and guide give them the same name)")
+                raise UsageError(
+                    f"site {name!r} depends on a latent site in a plate that it lies outside of (one of "
+                    f"{inner}): this couples data points; move {name!r} into the plate (plates are the "
+                    "same where model and guide give them the same name)"
+                )
         return small
 
 
@@ -106,8 +108,9 @@ def _node_indices(latents: tuple[Latent, ...], depth: int) -> dict[str, torch.Te
 
 
 def _latents(sites, nodes: int) -> tuple[Latent, ...]:
-    return tuple(Latent(name, rule_for(name, site["fn"], nodes), elements(site["fn"]), plates(site))
-                 for name, site in sites)
+    return tuple(
+        Latent(name, rule_for(name, site["fn"], nodes), elements(site["fn"]), plates(site)) for name, site in sites
+    )
 
 
 def count_states(model, guide, *args, nodes: int = 64, **kwargs) -> int:
@@ -119,8 +122,10 @@ def _refuse_too_many(latents: tuple[Latent, ...]) -> None:
     total = math.prod(s.size for s in latents)
     if total > STATE_LIMIT:
         worst = max(latents, key=lambda s: s.size)
-        raise UsageError(f"site {worst.name!r} has {worst.size} joint states and the program {total}: exact "
-                         f"enumeration stops at {STATE_LIMIT}; make the latent smaller or estimate by sampling")
+        raise UsageError(
+            f"site {worst.name!r} has {worst.size} joint states and the program {total}: exact "
+            f"enumeration stops at {STATE_LIMIT}; make the latent smaller or estimate by sampling"
+        )
 
 
 def tabulate(model, guide, *args, max_plate_nesting: int | None = None, nodes: int = 64, **kwargs) -> Table:

@@ -57,8 +57,12 @@ class Pair(NamedTuple):
 def _at_points(sites, points: torch.Tensor, depth: int) -> GiveValues:
     """Gives the latent sites of the guide the coordinates of one point per row, points (R, D)."""
     pieces = points.split([site["fn"].event_shape.numel() for _, site in sites], dim=1)
-    return GiveValues({name: piece.reshape(-1, *(1,) * depth, *site["fn"].event_shape)
-                       for (name, site), piece in zip(sites, pieces, strict=True)})
+    return GiveValues(
+        {
+            name: piece.reshape(-1, *(1,) * depth, *site["fn"].event_shape)
+            for (name, site), piece in zip(sites, pieces, strict=True)
+        }
+    )
 
 
 def _points(dims: int, like: torch.Tensor) -> torch.Tensor:
@@ -83,8 +87,10 @@ def _quadratic(values: torch.Tensor, points: torch.Tensor, what: str) -> Quadrat
     guess = found.constant + z @ slope + 0.5 * torch.einsum("rd,bde,re->rb", z, curvature, z)
     tolerance = 1e-8 if values.dtype == torch.float64 else 1e-3
     if not torch.allclose(guess, check, rtol=tolerance, atol=tolerance):
-        raise UsageError(f"{what} is not quadratic in its latent variables: the closed form is for linear-Gaussian "
-                         "programs; use enumeration or quadrature (exact.elbo) or sampling")
+        raise UsageError(
+            f"{what} is not quadratic in its latent variables: the closed form is for linear-Gaussian "
+            "programs; use enumeration or quadrature (exact.elbo) or sampling"
+        )
     return found
 
 
@@ -110,8 +116,11 @@ def extract(model, guide, *args, **kwargs) -> Pair:
     # A latent's own prior unmasked: masked data then have log p(x) = log ∫ p(z) dz = 0.
     log_p = _summed(((t.frames, t.bare if t.name in latent else t.masked) for t in p), keep)
     cost = _summed(((t.frames, t.scaled) for t in p), keep) - _summed(((t.frames, t.scaled) for t in q), keep)
-    return Pair(_quadratic(log_p, points, "log p(x, z)"), _quadratic(log_q, points, "log q(z | x)"),
-                _quadratic(cost, points, "the cost log p − log q"))
+    return Pair(
+        _quadratic(log_p, points, "log p(x, z)"),
+        _quadratic(log_q, points, "log q(z | x)"),
+        _quadratic(cost, points, "the cost log p − log q"),
+    )
 
 
 def _summed(terms, keep: frozenset) -> torch.Tensor:

@@ -43,8 +43,10 @@ def _one_plate(table: Table) -> tuple[frozenset, float]:
     frames = shared_frames(table)
     outside = [s.name for s in table.latents if s.frames != frames]
     if outside:
-        raise UsageError(f"sites {outside} do not lie in the same plates as all others: the exact K-sample bound is "
-                         "per data point and needs all latent sites in one plate")
+        raise UsageError(
+            f"sites {outside} do not lie in the same plates as all others: the exact K-sample bound is "
+            "per data point and needs all latent sites in one plate"
+        )
     return frames, math.prod(f.full_size / f.size for f in frames if f.full_size is not None)
 
 
@@ -66,8 +68,10 @@ def _multisets(states: int, draws: int, like: torch.Tensor) -> torch.Tensor:
     """How often each state occurs, for every multiset of draws: (M, S)."""
     total = math.comb(states + draws - 1, draws)
     if total > STATE_LIMIT:
-        raise UsageError(f"{draws} draws from {states} states make {total} multisets: the exact bound stops at "
-                         f"{STATE_LIMIT}; use fewer particles or a smaller latent")
+        raise UsageError(
+            f"{draws} draws from {states} states make {total} multisets: the exact bound stops at "
+            f"{STATE_LIMIT}; use fewer particles or a smaller latent"
+        )
     # Stars and bars: positions of the states−1 bars among states+draws−1 places.
     bars = torch.tensor(list(itertools.combinations(range(states + draws - 1), states - 1)), dtype=torch.long)
     bars = bars.reshape(total, states - 1)

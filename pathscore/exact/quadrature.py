@@ -184,9 +184,11 @@ def double_exponential(base, nodes: int) -> Rule:
 
 def _bijection_of_gauss(base) -> bool:
     """An elementwise bijection of a law with a Gauss rule (not |z|, which would fold the nodes onto each other)."""
-    return (isinstance(base, torch.distributions.TransformedDistribution)
-            and isinstance(base.base_dist, (torch.distributions.Normal, torch.distributions.Laplace))
-            and all(t.bijective and t.codomain.event_dim == 0 for t in base.transforms))
+    return (
+        isinstance(base, torch.distributions.TransformedDistribution)
+        and isinstance(base.base_dist, (torch.distributions.Normal, torch.distributions.Laplace))
+        and all(t.bijective and t.codomain.event_dim == 0 for t in base.transforms)
+    )
 
 
 def _support_is(*kinds: constraints.Constraint) -> Callable[..., bool]:
@@ -201,8 +203,10 @@ RULES: tuple[tuple[Callable[..., bool], Callable[..., Rule]], ...] = (
     (lambda base: isinstance(base, dist.Delta), point),
     (_bijection_of_gauss, transformed),
     (_support_is(constraints.nonnegative_integer), counts),
-    (_support_is(constraints.real, constraints.positive, constraints.nonnegative, constraints.unit_interval),
-     double_exponential),
+    (
+        _support_is(constraints.real, constraints.positive, constraints.nonnegative, constraints.unit_interval),
+        double_exponential,
+    ),
 )
 
 
@@ -215,5 +219,7 @@ def rule_for(name: str, fn, nodes: int) -> Rule:
     for applies, make in RULES:
         if applies(base):
             return make(base, nodes)
-    raise UsageError(f"site {name!r} has distribution {type(base).__name__}: exact computation needs a finite support "
-                     "or a one-dimensional continuous variable; estimate by sampling instead")
+    raise UsageError(
+        f"site {name!r} has distribution {type(base).__name__}: exact computation needs a finite support "
+        "or a one-dimensional continuous variable; estimate by sampling instead"
+    )

@@ -78,8 +78,10 @@ def shared_frames(table: Table) -> frozenset:
     keep = frozenset.intersection(*every) if every else frozenset()
     for frame in union(every) - keep:
         if frame.full_size is not None and frame.full_size != frame.size:
-            raise UsageError(f"plate {frame.name!r} is subsampled but a site lies outside of it: log p(x) needs all "
-                             f"{frame.full_size} of its members; run the plate without subsample_size")
+            raise UsageError(
+                f"plate {frame.name!r} is subsampled but a site lies outside of it: log p(x) needs all "
+                f"{frame.full_size} of its members; run the plate without subsample_size"
+            )
     return keep
 
 
@@ -108,11 +110,13 @@ def _eliminate(table: Table, factors: Factors, keep: frozenset) -> torch.Tensor:
         log = log.logsumexp(axes, keepdim=True) if axes else log
         if frames == keep:
             depth = max((-f.dim for f in keep), default=0)
-            return log.reshape(log.shape[log.dim() - depth:])
+            return log.reshape(log.shape[log.dim() - depth :])
         outer = union(s.frames for s in table.latents if s.frames < frames) | keep
         if outer == frames:
-            raise UsageError(f"plates {sorted(f.name for f in frames)} cross: their latent sites cannot be summed "
-                             "out plate by plate; make one of the plates part of the event (.to_event)")
+            raise UsageError(
+                f"plates {sorted(f.name for f in frames)} cross: their latent sites cannot be summed "
+                "out plate by plate; make one of the plates part of the event (.to_event)"
+            )
         log = log.sum([f.dim for f in frames - outer], keepdim=True)
         _add(factors, outer, log)
 
@@ -153,13 +157,16 @@ def posterior(model, guide, *args, **options) -> Posterior:
     table = tabulate(model, guide, *args, **options)
     inner = union(s.frames for s in table.latents)
     if not any(s.frames == inner for s in table.latents):
-        raise UsageError("latent sites lie in plates side by side: their posterior has no one table; call "
-                         "posterior on a program with one of the plates")
+        raise UsageError(
+            "latent sites lie in plates side by side: their posterior has no one table; call "
+            "posterior on a program with one of the plates"
+        )
     factors = {frames: log.detach() for frames, log in _joint_factors(table).items()}
     shape = torch.broadcast_shapes(*(log.shape for frames, log in factors.items() if frames <= inner))
     tilt = torch.zeros(shape, dtype=factors[inner].dtype, device=factors[inner].device, requires_grad=True)
     _add(factors, inner, tilt)
     with torch.enable_grad():
         (probs,) = torch.autograd.grad(_eliminate(table, factors, shared_frames(table)).sum(), tilt)
-    return Posterior(tuple(s.name for s in table.latents), probs,
-                     {name: value.detach() for name, value in table.values.items()})
+    return Posterior(
+        tuple(s.name for s in table.latents), probs, {name: value.detach() for name, value in table.values.items()}
+    )

@@ -54,8 +54,9 @@ def plates(site) -> frozenset:
 
 def _sites(trace) -> list[tuple[str, Any]]:
     """The sample sites of a trace, without those that draw a plate's subsample."""
-    return [(name, site) for name, site in trace.nodes.items()
-            if site["type"] == "sample" and not site_is_subsample(site)]
+    return [
+        (name, site) for name, site in trace.nodes.items() if site["type"] == "sample" and not site_is_subsample(site)
+    ]
 
 
 def trial(model, guide, args, kwargs) -> tuple[list[tuple[str, Any]], int]:
@@ -87,8 +88,10 @@ def run_rows(model, guide, args, kwargs, placed: AbstractContextManager, count: 
         raise
     except RuntimeError as error:  # the programs ran without rows, in `trial`
         first = str(error).partition("\n")[0]
-        raise UsageError("the program does not broadcast over a leading dimension of rows, as vectorised particles "
-                         f"need (write (…, B, D), no fixed shapes): {first}") from error
+        raise UsageError(
+            "the program does not broadcast over a leading dimension of rows, as vectorised particles "
+            f"need (write (…, B, D), no fixed shapes): {first}"
+        ) from error
     return guide_trace, model_trace
 
 
@@ -109,8 +112,10 @@ def _refuse_stray_dimensions(name: str, frames: frozenset, shape: tuple[int, ...
     dims = {f.dim for f in frames}
     for dim, size in zip(range(-len(shape), 0), shape, strict=True):
         if size != 1 and dim not in dims:
-            raise UsageError(f"site {name!r} has a batch dimension of size {size} that is no plate: wrap it in "
-                             f"pyro.plate(…, {size}, dim={dim}) or make it part of the event (.to_event)")
+            raise UsageError(
+                f"site {name!r} has a batch dimension of size {size} that is no plate: wrap it in "
+                f"pyro.plate(…, {size}, dim={dim}) or make it part of the event (.to_event)"
+            )
 
 
 def unfold(rows: torch.Tensor, sizes: tuple[int, ...]) -> torch.Tensor:
