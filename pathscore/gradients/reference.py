@@ -1,6 +1,6 @@
 """What gradients are held against: the exact one where the program can be summed out, else a long unbiased run.
 
-`find_exact(pair, elbo) -> Reference | None`; `long_run(pair, runs, count, …) -> Reference`, which says so in `source`.
+`find_exact(pair, elbo) -> Reference | None`; `long_run(lab, runs, count, seed) -> Reference`.  `source` says which.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from torch import Tensor
 from pathscore import exact
 from pathscore.errors import UsageError
 from pathscore.estimators.families import family_name, support_size
-from pathscore.gradients.moments import Moments
 from pathscore.streams import beside
 
 if TYPE_CHECKING:
@@ -85,9 +84,7 @@ METHODS: tuple[tuple[str, Callable[..., Tensor], Callable[[Any], bool]], ...] = 
 )
 
 
-def long_run(
-    pair: Any, runs: list[Run], count: int, seed: int, draw: Callable[..., tuple[Moments, float, float]]
-) -> Reference:
+def long_run(lab: Any, runs: list[Run], count: int, seed: int) -> Reference:
     """The mean of `count` further draws of the unbiased estimator with the least variance among `runs`.
 
     Raises: UsageError when none of them is unbiased.
@@ -99,7 +96,7 @@ def long_run(
             "add an unbiased one to --estimators, for example score"
         )
     best = min(unbiased, key=lambda run: run.moments.variance.sum().item())
-    with beside(best.moments.mean.device, "reference", seed):
-        moments, _, _ = draw(best.elbo, pair, best.evaluations, count)
+    with beside(lab.device, "reference", seed):
+        moments, _, _ = lab.draw(best.elbo, count)
     source = f"mean of {count:,} further draws of {best.name} (the exact gradient is out of reach)"
     return Reference(moments.mean, moments.variance / moments.count, source, False)

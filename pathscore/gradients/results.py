@@ -108,10 +108,13 @@ class Comparison:
             "estimators": [row.as_dict() for row in self.rows],
         }
 
+    def to_json(self) -> str:
+        """`as_dict` as JSON."""
+        return json.dumps(self.as_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
     def save(self, path: str | Path) -> None:
-        """Write `as_dict` as JSON."""
-        text = json.dumps(self.as_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        """Write `to_json` to a file."""
+        Path(path).write_text(self.to_json(), encoding="utf-8")
 
     def __str__(self) -> str:
         from pathscore.gradients.table import as_text
