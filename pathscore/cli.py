@@ -28,6 +28,7 @@ class Verb:
 
 VERBS: dict[str, Verb] = {
     "train": Verb("train, evaluate and save (python run.py is the same)", "pathscore.cli:train"),
+    "gradients": Verb("bias, variance and cost of estimators, on a toy or a run", "pathscore.gradients.command:main"),
     "list": Verb("print the tables of choices and which of them go together", "pathscore.matrix:main"),
 }
 

@@ -55,6 +55,9 @@ class Objective:
     alpha: float = option(0.0, "order of the Rényi bound (0: importance-weighted)", check=NOT_ONE)
     kl_weight: float = option(1.0, "weight of the latent terms", check=NOT_NEGATIVE)
     kl_warmup: float = option(0.0, "epochs over which the weight rises from 0", check=NOT_NEGATIVE)
+    track_variance: str | None = option(
+        None, "estimators whose gradient variance is logged after each epoch", choices="estimator", names=named
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +179,7 @@ class Config(Machine, Optimisation, Data, Objective, Program):
         return cls.from_dict(flat, f"--config {path}")
 
 
-FREE = ("epochs", "steps", "threads", "device", "data_dir", "eval_samples")
+FREE = ("epochs", "steps", "threads", "device", "data_dir", "eval_samples", "track_variance")
 """What a resumed run may change: how long and where it goes on, not what it is."""
 
 OPTIONS = {name: item for group in GROUPS for name, item in options_of(group).items()}

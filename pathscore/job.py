@@ -19,6 +19,8 @@ from pathscore.assembly import Assembly, assemble
 from pathscore.config import Config
 from pathscore.epochs import binarize
 from pathscore.evaluation import evaluate
+from pathscore.gradients.of_run import finish
+from pathscore.gradients.tracking import Tracker
 from pathscore.records import Fitted, Training
 from pathscore.report import save_pictures
 from pathscore.training import fit
@@ -61,6 +63,7 @@ def execute(job: Assembly, call: Invocation) -> dict[str, Any]:
             x_test = test_set(job)
             summary = summarise(job, fitted, x_test)
             pictures = save_pictures(directory, job.model, job.guide, x_test, job.dataset.shape, seed=config.seed)
+        say(call, finish(job, x_test, directory))
         rundir.write_text(directory / rundir.SUMMARY, json.dumps(finite(summary), indent=2) + "\n")
     print(closing(job, summary, directory, pictures))
     return summary
@@ -85,6 +88,7 @@ def train(job: Assembly, directory: Path, call: Invocation) -> Fitted:
         kl_weight=job.kl_weight,
         config=vars(config),
         resume=call.resume is not None and checkpoint.exists(directory),
+        probe=Tracker(job, config.track_variance, test_set(job)) if config.track_variance else None,
     )
     if fitted.note:
         say(call, fitted.note)

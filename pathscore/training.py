@@ -7,6 +7,7 @@ streams, and metrics, validation and checkpoints change no number.
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def fit(
     kl_weight: KLWeight | None = None,
     config: dict[str, Any] | None = None,
     resume: bool = False,
+    probe: Callable[[], dict[str, Any]] | None = None,
 ) -> Fitted:
     """Train `svi` on the rows of x (N, X), validating after each epoch on x_valid if given.
 
@@ -48,11 +50,14 @@ def fit(
     kl_weight: the weight that model and guide were wrapped with (`kl_weighted`), moved from step to step.
     config: plain values kept in the checkpoint; a resumed run must have the same, but for `checkpoint.FREE`.
     resume: continue from the checkpoint in `run_dir`.
+    probe: called after each epoch; what it returns goes into that line of the metrics. It must leave the random
+        streams and the run's parameters as they are.
 
     Raises: NumericsError for a loss or gradient that is not finite; RunDirError for a run directory that cannot be
     read, written or resumed; Interrupted after SIGINT or SIGTERM, once the state has been saved.
     """
     loop = Loop(svi, x, training, run_dir, kl_weight or KLWeight(), config or {})
+    loop.probe = probe
     if x_valid is not None:
         loop.x_valid = binarize(x_valid, "static" if training.binarize == "dynamic" else training.binarize)
     if resume:
@@ -71,6 +76,7 @@ class Loop:
         self.total = training.steps or (training.epochs or 0) * len(self.batches)
         self.device = x.device
         self.x_valid: Tensor | None = None
+        self.probe: Callable[[], dict[str, Any]] | None = None
         self.at = Position()
         self.note: str | None = None
         self.resumed_from = 0
@@ -151,6 +157,8 @@ class Loop:
         if self.x_valid is not None:
             found = validate(self.svi, self.x_valid, seed=self.training.seed + at.epoch)
             at.valid_elbo = found["valid_elbo"]
+        if self.probe is not None:
+            found |= self.probe()
         self._show()
         self._write(epoch_end=at.batch == len(self.batches), **found)
         if at.batch == len(self.batches):

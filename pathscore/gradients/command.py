@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pathscore.errors import RunDirError, UsageError
+from pathscore.errors import RunDirError
 from pathscore.options import FILLED, NOT_NEGATIVE, Check, between, option
 from pathscore.words import describe, read_words
 
@@ -69,19 +69,10 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def read_estimators(text: str | None) -> list[str] | None:
-    """The estimators of a flag: names between commas, or whole specs between semicolons."""
-    if text is None:
-        return None
-    names = [part.strip() for part in text.split(";" if ";" in text or "=" in text else ",")]
-    if not all(names):
-        raise UsageError(f"--estimators {text!r} has an empty part: write NAME,NAME or SPEC;SPEC")
-    return names
-
-
 def _of_toy(words: Sequence[str]) -> tuple[Any, Common]:
     request, _ = read_words(words, ToyRequest)
     from pathscore.gradients import make_toy, measure
+    from pathscore.gradients.lab import read_estimators
 
     toy = make_toy(
         request.latent,
@@ -108,6 +99,7 @@ def _of_toy(words: Sequence[str]) -> tuple[Any, Common]:
 def _of_run(directory: str, words: Sequence[str]) -> tuple[Any, Common]:
     request, _ = read_words(words, RunRequest)
     from pathscore.diagnostics.runs import open_run
+    from pathscore.gradients.lab import read_estimators
     from pathscore.gradients.of_run import measure_job
 
     run = open_run(directory)

@@ -130,3 +130,13 @@ def labelled(estimators: Specs) -> dict[str, Any]:
     if isinstance(estimators, str):
         estimators = [estimators]
     return {spec if isinstance(spec, str) else spec.name: spec for spec in estimators}
+
+
+def read_estimators(text: str | None) -> list[str] | None:
+    """The estimators of a word of the command line: names between commas, or whole specs between semicolons."""
+    if text is None:
+        return None
+    names = [part.strip() for part in text.split(";" if ";" in text or "=" in text else ",")]
+    if not all(names):
+        raise UsageError(f"estimators {text!r}: there is an empty part, write NAME,NAME or SPEC;SPEC")
+    return names

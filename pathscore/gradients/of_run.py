@@ -37,13 +37,18 @@ def measure_job(job: Any, x: Tensor, estimators: Specs = None, **settings: Any) 
     job: a `pathscore.assembly.Assembly`. The objective is the run's where estimators can be named for it, else the
     ELBO with costs credited by plate.
     """
-    config = job.config
-    settings.setdefault("elbo", config.elbo if ELBOS[config.elbo].credit else "trace")
-    settings.setdefault("particles", config.particles or 1)
+    config, svi = job.config, job.svi
     layers = ",".join(map(str, config.layers or ()))
     title = f"{job.dataset.name}, {config.latent} {layers}: {len(x)} held-out data"
-    with job.svi.scope(), evaluating(job.svi):
-        return measure(job.svi.model, job.svi.guide, x, estimators=estimators, title=title, **settings)
+    settings = {**settings_of(job), **settings}
+    with svi.scope(), evaluating(svi):
+        return measure(svi.model, svi.guide, x, estimators=estimators, title=title, **settings)
+
+
+def settings_of(job: Any) -> dict[str, Any]:
+    """Objective and particles of a run, where estimators can be named for its objective; else the ELBO's."""
+    named = bool(ELBOS[job.config.elbo].credit)
+    return {"elbo": job.config.elbo if named else "trace", "particles": job.config.particles or 1}
 
 
 def own_estimator(job: Any) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pathscore.gradients.lab import Lab, Specs
-from pathscore.gradients.of_run import DATA
+from pathscore.gradients.lab import Lab, read_estimators
+from pathscore.gradients.of_run import DATA, settings_of
 from pathscore.streams import beside
 from pathscore.validation import evaluating
 
@@ -23,17 +23,17 @@ REPLICATES = 200
 class Tracker:
     """Measures the named estimators whenever it is called.
 
-    job: a `pathscore.assembly.Assembly`. names: estimators, as `measure` takes them. x (N, X): the first eight rows
+    job: a `pathscore.assembly.Assembly`. names: as `--estimators` takes them. x (N, X): the first eight rows
     are used. settings: objective, particles and options of `Lab`.
 
     Raises: UsageError for an estimator that cannot serve the program.
     """
 
-    def __init__(self, job: Any, names: Specs, x: Tensor, **settings: Any) -> None:
+    def __init__(self, job: Any, names: str, x: Tensor, **settings: Any) -> None:
         self.job, self.x, self.calls = job, x[:DATA], 0
         with job.svi.scope(), evaluating(job.svi):
-            self.lab = Lab(job.svi.model, job.svi.guide, (self.x,), **settings)
-            self.elbos = self.lab.objectives(names)
+            self.lab = Lab(job.svi.model, job.svi.guide, (self.x,), **{**settings_of(job), **settings})
+            self.elbos = self.lab.objectives(read_estimators(names))
 
     def __call__(self) -> dict[str, Any]:
         """Σ over the sites' parameters of the variance of one gradient, by estimator, at the present parameters."""
