@@ -35,9 +35,14 @@ def check(svi: "SVI") -> None:
 
 
 def _check_objective(svi: "SVI") -> None:
-    entry = next((entry for entry in ELBOS.values() if type(svi.elbo) is entry.kind), None)
-    why = entry.program_refusal(svi.recorder.sampled()) if entry else None
-    if entry and why:
+    kinds = {entry.kind: entry for entry in ELBOS.values()}
+    entry = next((kinds[cls] for cls in type(svi.elbo).__mro__ if cls in kinds), None)
+    if entry is None:
+        return
+    if entry.stock_fault and type(svi.elbo) is entry.kind:
+        raise UsageError(f"{entry.kind.__name__} is wrong, {entry.stock_fault}: use make_elbo({entry.name!r})")
+    why = entry.program_refusal(svi.recorder.sampled())
+    if why:
         raise UsageError(f"{entry.kind.__name__} is wrong for this program: {why}")
 
 

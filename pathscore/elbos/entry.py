@@ -21,13 +21,14 @@ class Objective:
     """One objective.
 
     name, doc: as in `--elbo` and its help.
-    kind: its class, for recognising it in somebody's own program.
+    kind: Pyro's class, for recognising it, and what is derived from it, in somebody's own program.
     make: the objective from keyword arguments num_particles, max_plate_nesting and those named in `options`.
     reparameterised: why every latent site must be a differentiable transform of fixed noise.
     enumerable: why latent sites must have finitely many states.
     mean_field: why no layer of the guide may depend on another.
     joint: why a step may hold one datum only.
     unscaled: why no plate or handler may rescale log-probabilities (subsampling, a weight on the KL term).
+    stock_fault: what is wrong with `kind` itself, where `make` gives a class of our own instead.
     min_particles: the least number of particles.
     credit: how costs are credited to sites that name an estimator ("plate", "graph"); None where none can be named.
     """
@@ -41,6 +42,7 @@ class Objective:
     mean_field: str = ""
     joint: str = ""
     unscaled: str = ""
+    stock_fault: str = ""
     min_particles: int = 1
     credit: str | None = None
     options: tuple[str, ...] = ()

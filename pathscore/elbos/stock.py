@@ -1,7 +1,8 @@
 """Pyro's own objectives as entries of the table `ELBOS`: `STOCK[i].make(num_particles=K, max_plate_nesting=P) -> ELBO`.
 
 `max_plate_nesting` is always passed: left to guess it, Pyro runs the program once more and moves the random stream.
-K particles are one vectorised plate in front of the program's own. Where Pyro is silently wrong the entry says so.
+K particles are one vectorised plate in front of the program's own. Where Pyro is silently wrong the entry says so, or a
+class of our own takes the place of Pyro's (mean_field.py, tail_adaptive.py).
 """
 
 from functools import partial
@@ -20,6 +21,8 @@ from pyro.infer import (
 )
 
 from pathscore.elbos.entry import Objective
+from pathscore.elbos.mean_field import MeanFieldELBO
+from pathscore.elbos.tail_adaptive import TailAdaptiveELBO
 
 
 class EnumELBO(TraceEnum_ELBO):
@@ -32,23 +35,8 @@ class EnumELBO(TraceEnum_ELBO):
         return super()._get_traces(model, config_enumerate(guide), args, kwargs)
 
 
-class TailAdaptiveELBO(TraceTailAdaptive_ELBO):
-    """`TraceTailAdaptive_ELBO` that reports −ELBO of its draws as the loss, where Pyro reports infinity.
-
-    The gradient is Pyro's: particles weighted by the rank of p / q.
-
-    References: Variational inference with tail-adaptive f-divergence, Wang, Liu & Liu, 2018.
-    """
-
-    loss = Trace_ELBO.loss
-
-    def _differentiable_loss_particle(self, model_trace: Any, guide_trace: Any):
-        _, surrogate = super()._differentiable_loss_particle(model_trace, guide_trace)
-        return (guide_trace.log_prob_sum() - model_trace.log_prob_sum()).item(), surrogate
-
-
-def _stock(kind: type[ELBO], num_particles: int, max_plate_nesting: int, **options: Any) -> ELBO:
-    return kind(
+def _stock(cls: type[ELBO], num_particles: int, max_plate_nesting: int, **options: Any) -> ELBO:
+    return cls(
         num_particles=num_particles,
         max_plate_nesting=max_plate_nesting,
         vectorize_particles=num_particles > 1,
@@ -56,11 +44,10 @@ def _stock(kind: type[ELBO], num_particles: int, max_plate_nesting: int, **optio
     )
 
 
-def _entry(name: str, kind: type[ELBO], doc: str, **rules: Any) -> Objective:
-    return Objective(name=name, doc=doc, kind=kind, make=partial(_stock, kind), **rules)
+def _entry(name: str, kind: type[ELBO], doc: str, ours: type[ELBO] | None = None, **rules: Any) -> Objective:
+    return Objective(name=name, doc=doc, kind=kind, make=partial(_stock, ours or kind), **rules)
 
 
-JOINT = "Pyro weighs the whole minibatch as one datum"
 PATH_ONLY = "Pyro takes this gradient along the path alone, and a discrete site has none"
 
 STOCK: tuple[Objective, ...] = (
@@ -70,10 +57,17 @@ STOCK: tuple[Objective, ...] = (
         "meanfield",
         TraceMeanField_ELBO,
         "ELBO with the KL in closed form where there is one",
+        MeanFieldELBO,
         reparameterised=PATH_ONLY,
         mean_field="the closed-form KL is biased when a layer of the guide depends on another",
     ),
-    _entry("enum", EnumELBO, "ELBO with discrete latents summed out", enumerable="no discrete latent to sum out"),
+    _entry(
+        "enum",
+        TraceEnum_ELBO,
+        "ELBO with discrete latents summed out",
+        EnumELBO,
+        enumerable="no discrete latent to sum out",
+    ),
     _entry(
         "renyi",
         RenyiELBO,
@@ -86,18 +80,19 @@ STOCK: tuple[Objective, ...] = (
         "rws",
         ReweightedWakeSleep,
         "reweighted wake-sleep",
-        joint=JOINT,
+        joint="Pyro weighs the whole minibatch as one datum",
         unscaled="its importance weights are those of the unscaled densities",
         min_particles=2,
         options=("insomnia",),
     ),
     _entry(
         "tail-adaptive",
-        TailAdaptiveELBO,
+        TraceTailAdaptive_ELBO,
         "tail-adaptive f-divergence: particles weighted by the rank of p/q",
+        TailAdaptiveELBO,
         reparameterised=PATH_ONLY,
-        joint=JOINT,
         unscaled="its ranks are those of the unscaled densities",
+        stock_fault="it takes the sorting permutation for the ranks and weighs a minibatch as one datum",
         min_particles=2,
     ),
 )
