@@ -1,0 +1,131 @@
+"""The page of a run or a comparison: one self-contained HTML file, `render(title, subtitle, sections, footer) -> str`.
+
+Pictures are inlined twice, for light and for dark pages, and the browser picks one by `prefers-color-scheme`; a content
+policy in the page itself forbids any request. The frame is `page.html`.
+"""
+
+import base64
+import html
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from string import Template
+
+from pathscore.diagnostics.palette import DARK, LIGHT, THEMES, png
+from pathscore.diagnostics.subject import Picture, Section, Table
+from pathscore.diagnostics.verdicts import Verdict, overall
+
+SUMMARY = {
+    "guide": {
+        "good": "The guide: nothing is flagged; within what was checked it can be used as the posterior.",
+        "watch": "The guide: usable with care as the posterior; see what is marked below.",
+        "bad": "The guide: not to be used as the posterior as it is; see what is marked below.",
+        "unknown": "The guide: nothing could be judged.",
+    },
+    "model": {
+        "good": "The model: nothing is flagged.",
+        "watch": "The model: some checks ask for care.",
+        "bad": "The model: some checks fail.",
+        "unknown": "The model: nothing could be judged.",
+    },
+}
+
+Drawn = Mapping[str, Mapping[str, bytes]]
+"""Picture name → palette name → PNG."""
+
+
+def draw_all(sections: Sequence[Section]) -> Drawn:
+    """Every picture of the sections in every palette."""
+    pictures = [p for s in sections for p in s.pictures]
+    return {p.name: {theme.name: png(p.draw(theme)) for theme in THEMES} for p in pictures}
+
+
+def render(title: str, subtitle: str, sections: Sequence[Section], footer: str, drawn: Drawn | None = None) -> str:
+    """The whole page; pictures are drawn where `drawn` isn't given. Every text is escaped."""
+    drawn = draw_all(sections) if drawn is None else drawn
+    frame = Template(files("pathscore.diagnostics").joinpath("page.html").read_text(encoding="utf-8"))
+    verdicts = [v for s in sections for v in s.verdicts]
+    return frame.substitute(
+        title=_text(title),
+        subtitle=_text(subtitle),
+        overview=_overview(verdicts) if verdicts else "",
+        contents=" ".join(f'<a href="#{_text(s.name)}">{_text(s.title)}</a>' for s in sections),
+        body="\n".join(_section(s, drawn) for s in sections),
+        footer=_text(footer),
+    )
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value))
+
+
+def _overview(verdicts: Sequence[Verdict]) -> str:
+    """The answer in one sentence each for guide and model, and what is flagged."""
+    lines = []
+    for about, sentences in SUMMARY.items():
+        own = [v for v in verdicts if v.about == about]
+        status = overall(own)
+        items = "".join(
+            f'<li class="{v.status}"><span class="chip">{v.status}</span>{_text(v.title)}: '
+            f'<span class="value">{_text(v.value)}</span></li>'
+            for v in own
+            if v.flagged
+        )
+        lines.append(
+            f'<p class="{status}"><span class="chip">{status}</span>{_text(sentences[status])}</p>'
+            + (f'<ul class="verdicts">{items}</ul>' if items else "")
+        )
+    return "".join(lines)
+
+
+def _section(section: Section, drawn: Drawn) -> str:
+    parts = [
+        f'<section id="{_text(section.name)}"><h2>{_text(section.title)}</h2>',
+        f"<p>{_text(section.intro)}</p>" if section.intro else "",
+        *(f"<p><strong>{_text(note)}</strong></p>" for note in section.notes),
+        _verdicts(section.verdicts),
+        *map(_table, section.tables),
+        *(_picture(p, drawn[p.name]) for p in section.pictures),
+        *(_image(title, data) for title, data in section.images),
+        "</section>",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _verdicts(verdicts: Sequence[Verdict]) -> str:
+    return f'<ul class="verdicts">{"".join(map(_verdict, verdicts))}</ul>' if verdicts else ""
+
+
+def _verdict(verdict: Verdict) -> str:
+    advice = f"<p><em>What to try next:</em> {_text(verdict.advice)}</p>" if verdict.advice else ""
+    threshold = f'<p class="faint">Thresholds: {_text(verdict.threshold)}.</p>' if verdict.threshold else ""
+    return (
+        f'<li class="{verdict.status}"><span class="chip">{verdict.status}</span>'
+        f"<strong>{_text(verdict.title)}</strong> "
+        f'<span class="value">{_text(verdict.value)}</span><p>{_text(verdict.meaning)}</p>{advice}{threshold}</li>'
+    )
+
+
+def _table(table: Table) -> str:
+    caption = f"<caption>{_text(table.caption)}</caption>" if table.caption else ""
+    head = "".join(f'<th scope="col">{_text(h)}</th>' for h in table.header)
+    body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
+    return (
+        f'<div class="scroll" tabindex="0"><table>{caption}<thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _picture(picture: Picture, drawn: Mapping[str, bytes]) -> str:
+    light, dark = (base64.b64encode(drawn[theme.name]).decode() for theme in (LIGHT, DARK))
+    return (
+        f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="data:image/png;base64,{dark}">'
+        f'<img src="data:image/png;base64,{light}" alt="{_text(picture.alt)}"></picture>'
+        f"<figcaption><strong>{_text(picture.title)}.</strong> {_text(picture.alt)}</figcaption></figure>"
+    )
+
+
+def _image(title: str, data: str) -> str:
+    return (
+        f'<figure><img class="paper" src="data:image/png;base64,{data}" alt="{_text(title)}">'
+        f"<figcaption><strong>{_text(title)}.</strong></figcaption></figure>"
+    )

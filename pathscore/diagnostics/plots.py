@@ -1,0 +1,166 @@
+"""The pictures of a diagnosis: each function takes arrays and a `Palette` and returns a Figure.
+
+Arrays are numpy; N data points, D coordinates, U units. Nothing here computes a diagnostic.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pathscore.diagnostics import uniformity
+from pathscore.diagnostics.palette import Palette, legend, panels
+from pathscore.diagnostics.reliability import Curve
+
+
+def importance_plot(
+    palette: Palette, relative_ess: np.ndarray, khat: np.ndarray, gap: np.ndarray, limit: float
+) -> Figure:
+    """Per data point: histograms of relative ESS and of the gap, and k-hat against its threshold."""
+    figure, (left, middle, right) = panels(palette, 1, 3, (8.4, 3.0))
+    left.hist(relative_ess, bins=25, range=(0, 1), color=palette.main)
+    left.set(xlabel="relative ESS", ylabel="data points")
+    middle.hist(gap, bins=25, color=palette.main)
+    middle.set(xlabel="log p(x) − ELBO (nat)")
+    fitted = khat[np.isfinite(khat)]
+    right.hist(fitted if len(fitted) else [0.0], bins=25, color=palette.main, alpha=1.0 if len(fitted) else 0.0)
+    right.axvline(limit, color=palette.bad, linestyle="--", label=f"threshold {limit:.2f}")
+    right.set(xlabel="Pareto k-hat" + ("" if len(fitted) else " (all weights flat)"))
+    legend(right, palette)
+    return figure
+
+
+def ecdf_plot(palette: Palette, pit: np.ndarray, worst: int, label: str, level: float = 0.99) -> Figure:
+    """ECDF of ranks minus the diagonal, with the simultaneous band: all coordinates (N, D), one in front."""
+    figure, (ax,) = panels(palette, 1, 1, (7.2, 3.4))
+    band = uniformity.band(len(pit), 1 - (1 - level) / pit.shape[1])
+    ax.fill_between(
+        band.grid,
+        band.lower - band.grid,
+        band.upper - band.grid,
+        color=palette.faint,
+        alpha=0.6,
+        step="mid",
+        label=f"{level:.0%} simultaneous band",
+    )
+    lines = [np.searchsorted(np.sort(column), band.grid, side="right") / len(pit) - band.grid for column in pit.T[:200]]
+    ax.plot(band.grid, np.transpose(lines), color=palette.main, alpha=0.35, linewidth=0.8)
+    ax.plot(
+        band.grid,
+        np.searchsorted(np.sort(pit[:, worst]), band.grid, side="right") / len(pit) - band.grid,
+        color=palette.second,
+        linewidth=2,
+        label=label,
+    )
+    ax.axhline(0, color=palette.text, linewidth=0.6)
+    ax.set(xlabel="rank of the truth, scaled to 0 … 1", ylabel="ECDF − uniform")
+    legend(ax, palette)
+    return figure
+
+
+def coverage_plot(
+    palette: Palette, nominal: Sequence[float], observed: Sequence[float], error: np.ndarray
+) -> Figure:
+    """Observed against nominal coverage with two standard errors."""
+    figure, (ax,) = panels(palette, 1, 1, (4.2, 3.6))
+    ax.plot([0, 1], [0, 1], color=palette.faint)
+    ax.errorbar(nominal, observed, yerr=2 * np.asarray(error), fmt="o", color=palette.main, capsize=3)
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="nominal coverage", ylabel="observed coverage", aspect="equal")
+    return figure
+
+
+def reliability_plot(palette: Palette, held_out: Curve, model: Curve) -> Figure:
+    """Isotonic frequency of pixels against their predicted probability (PAVA), held out and for data of the model."""
+    figure, (ax,) = panels(palette, 1, 1, (4.6, 3.8))
+    ax.plot([0, 1], [0, 1], color=palette.faint)
+    ax.step(
+        model.predicted, model.observed, where="mid", color=palette.second, linewidth=1.8, label="data of the model"
+    )
+    ax.step(held_out.predicted, held_out.observed, where="mid", color=palette.main, linewidth=1.8, label="held out")
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted pixel probability", ylabel="share of pixels on", aspect="equal")
+    legend(ax, palette)
+    return figure
+
+
+def rootogram(palette: Palette, observed: np.ndarray, drawn: np.ndarray, rebuilt: np.ndarray, label: str) -> Figure:
+    """Square-root frequencies of a count, held-out bars against the model's mean and its 95 % range of data sets.
+
+    observed (N,), drawn and rebuilt (S, N): each row is one data set of the same size, from prior and posterior
+    predictive.
+    """
+    figure, (ax,) = panels(palette, 1, 1, (7.2, 3.2))
+    low, high = min(observed.min(), drawn.min()), max(observed.max(), drawn.max())
+    edges = (
+        np.linspace(low - 0.5, high + 0.5, min(int(high - low) + 2, 41)) if high > low else np.array([low - 1, low + 1])
+    )
+    centres = (edges[1:] + edges[:-1]) / 2
+    sets = np.stack([np.histogram(row, edges)[0] for row in drawn])
+    ax.bar(
+        centres,
+        np.sqrt(np.histogram(observed, edges)[0]),
+        width=0.85 * np.diff(edges),
+        color=palette.main,
+        alpha=0.75,
+        label="held out",
+    )
+    ax.plot(centres, np.sqrt(sets.mean(0)), color=palette.second, marker="o", markersize=3, label="model")
+    lower, upper = np.quantile(sets, [0.025, 0.975], axis=0)
+    ax.fill_between(
+        centres, np.sqrt(lower), np.sqrt(upper), color=palette.second, alpha=0.25, label="95 % of data sets"
+    )
+    again = np.stack([np.histogram(row, edges)[0] for row in rebuilt]).mean(0)
+    ax.plot(
+        centres, np.sqrt(again), color=palette.text, marker="x", markersize=4, linestyle="", label="reconstructions"
+    )
+    ax.set(xlabel=label, ylabel="√ frequency")
+    legend(ax, palette)
+    return figure
+
+
+def gap_plot(palette: Palette, amortisation: np.ndarray, approximation: np.ndarray) -> Figure:
+    """Stacked bars of the two gaps per data point, sorted."""
+    figure, (ax,) = panels(palette, 1, 1, (7.2, 3.0))
+    order = np.argsort(amortisation + approximation)
+    index = np.arange(len(order))
+    ax.bar(index, approximation[order], color=palette.main, width=1.0, label="approximation gap")
+    ax.bar(
+        index,
+        np.maximum(amortisation[order], 0),
+        bottom=np.maximum(approximation[order], 0),
+        color=palette.second,
+        width=1.0,
+        label="amortisation gap",
+    )
+    ax.set(xlabel="data points, sorted", ylabel="nat")
+    legend(ax, palette)
+    return figure
+
+
+def chains_plot(palette: Palette, shift: np.ndarray, scale: np.ndarray) -> Figure:
+    """Guide against NUTS for every coordinate: error of the mean and ratio of standard deviations."""
+    figure, (ax,) = panels(palette, 1, 1, (5.2, 3.4))
+    ax.axhline(1, color=palette.faint)
+    ax.axvline(0, color=palette.faint)
+    ax.scatter(shift, scale, s=18, color=palette.main, alpha=0.7)
+    ax.set(xlabel="guide mean − chain mean (posterior sd)", ylabel="guide sd ÷ chain sd")
+    return figure
+
+
+def image_grid(palette: Palette, images: np.ndarray, row_labels: Sequence[str] = ()) -> Figure:
+    """Pictures (R, K, C, H, W) in R rows of K, one mosaic; values 0 … 1."""
+    rows, columns, channels, height, width = images.shape
+    tiles = np.full((rows, columns, channels, height + 1, width + 1), np.nan)
+    tiles[..., :height, :width] = np.clip(images, 0, 1)
+    mosaic = tiles.transpose(0, 3, 1, 4, 2).reshape(rows * (height + 1), columns * (width + 1), channels)
+    figure, (ax,) = panels(palette, 1, 1, (7.2, max(0.9, 7.2 * mosaic.shape[0] / mosaic.shape[1]) + 0.15))
+    ax.imshow(
+        np.nan_to_num(mosaic, nan=0.5) if channels == 3 else mosaic[..., 0],
+        cmap=palette.sequence,
+        vmin=0,
+        vmax=1,
+        interpolation="nearest",
+    )
+    ax.set(xticks=[], yticks=[(height + 1) * (r + 0.5) for r in range(len(row_labels))], yticklabels=list(row_labels))
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    return figure

@@ -1,0 +1,165 @@
+"""Run any Pyro model and guide on many draws at once.
+
+`prepare(model, guide, args) -> Layout`, then `draw(model, guide, layout, draws, args) -> Draws`. Both programs,
+unedited, are wrapped in one plate of S draws outside all of their own plates; programs that don't broadcast over it
+are run once a draw instead. Values come back as (S, *plates, *event), log-probabilities as (S, *common): `common`
+are the plates shared by every site, so a program whose latents are local to the data has one importance weight per
+draw and data point, and a program with a global latent has one per draw. A model site that the guide lacks is
+proposed from its own conditional p(z | parents): its two terms in log p − log q cancel, and the weights stay right.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import pyro
+import torch
+from pyro import poutine
+
+from pathscore.diagnostics.layout import Layout, describe, sample_nodes
+from pathscore.diagnostics.messages import explained
+from pathscore.diagnostics.scoring import Nodes, Values, align, log_likelihoods, total_log_prob
+
+DRAWS_PLATE = "_draws"
+"""The plate of draws; outside every plate of the programs."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """S draws of the guide, scored: values (S, *plates, *event), log p(x, z) and log q(z | x) (S, *common)."""
+
+    values: Values
+    log_p: torch.Tensor
+    log_q: torch.Tensor
+    log_likelihood: Values  # observed site → (S, *plates)
+    extra: Values
+
+    @property
+    def log_weight(self) -> torch.Tensor:
+        """log p(x, z) − log q(z | x), (S, *common)."""
+        return self.log_p - self.log_q
+
+
+def prepare(model: Callable, guide: Callable, args: Sequence, event_dims: dict | None = None) -> Layout:
+    """The layout of a pair, and whether it broadcasts over an outer plate of draws (tried once with two)."""
+    layout = describe(model, guide, args, event_dims)
+    try:
+        with torch.random.fork_rng(), torch.no_grad():
+            draw(model, guide, layout, 2, args)
+    except Exception:  # whatever a program that isn't written for it raises; one draw at a time has just worked
+        return replace(layout, vectorised=False)
+    return layout
+
+
+def draw(
+    model: Callable,
+    guide: Callable,
+    layout: Layout,
+    draws: int,
+    args: Sequence,
+    extra: Callable[[Nodes, Nodes], Values] | None = None,
+) -> Draws:
+    """S draws from the guide, replayed and scored through the model.
+
+    `extra(model nodes, guide nodes)` may return more tensors, with S first, while the traces are at hand.
+    """
+
+    def once(part: slice) -> dict[tuple[str, str], torch.Tensor]:
+        guide_trace = poutine.trace(poutine.replay(guide, trace=layout.subsample)).get_trace(*args)
+        replayed = poutine.replay(poutine.replay(model, trace=guide_trace), trace=layout.subsample)
+        model_nodes = sample_nodes(poutine.trace(replayed).get_trace(*args))
+        guide_nodes = sample_nodes(guide_trace)
+        found = _score(layout, part.stop - part.start, model_nodes, guide_nodes)
+        return {**found, **_tagged("extra", extra(model_nodes, guide_nodes) if extra else {})}
+
+    with explained("drawing from the guide and scoring the draws"):
+        found = _over_draws(layout, draws, once)
+    return Draws(
+        _untagged("value", found),
+        found["log", "p"],
+        found["log", "q"],
+        _untagged("likelihood", found),
+        _untagged("extra", found),
+    )
+
+
+def _over_draws(layout: Layout, draws: int, once: Callable[[slice], dict]) -> dict:
+    """`once(slice of draws)` inside the plate of draws; one draw after the other where the program needs it."""
+    if layout.vectorised:
+        with pyro.plate(DRAWS_PLATE, draws, dim=-layout.nesting - 1):
+            return once(slice(0, draws))
+    parts = [once(slice(i, i + 1)) for i in range(draws)]
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def _tagged(tag: str, values: Values) -> dict[tuple[str, str], torch.Tensor]:
+    return {(tag, name): value for name, value in values.items()}
+
+
+def _untagged(tag: str, found: dict[tuple[str, str], torch.Tensor]) -> Values:
+    return {name: value for (kind, name), value in found.items() if kind == tag}
+
+
+def _score(layout: Layout, draws: int, model_nodes: Nodes, guide_nodes: Nodes) -> dict[tuple[str, str], torch.Tensor]:
+    proposed = {n: node for n, node in model_nodes.items() if node["is_observed"] or n in guide_nodes}
+    drawn = {n: node for n, node in guide_nodes.items() if not node["is_observed"]}
+    return {
+        **_tagged("value", {n: align(layout.sites[n], node["value"], draws) for n, node in model_nodes.items()}),
+        ("log", "p"): total_log_prob(proposed, layout, draws),
+        ("log", "q"): total_log_prob(drawn, layout, draws),
+        **_tagged("likelihood", log_likelihoods(layout, model_nodes, draws)),
+    }
+
+
+def simulate(model: Callable, layout: Layout, draws: int, args: Sequence, values: Values | None = None) -> Values:
+    """Sites of the model with its observations drawn anew: name → (S, *plates, *event).
+
+    Latents take `values` (S, *plates, *event) where given (posterior predictive), else come from the prior. With
+    several observed sites the draw is joint: a site sees the simulated values of those before it.
+    """
+
+    def collect(nodes: Nodes, count: int) -> Values:
+        return {name: align(layout.sites[name], node["value"], count) for name, node in nodes.items()}
+
+    with explained("simulating data from the model"):
+        return replay(poutine.uncondition(model), layout, draws, args, values or {}, collect)
+
+
+def guide_values(guide: Callable, layout: Layout, draws: int, args: Sequence) -> Values:
+    """Draws of the guide alone, not scored: the model's latent sites, name → (S, *plates, *event)."""
+
+    def once(part: slice) -> Values:
+        nodes = sample_nodes(poutine.trace(poutine.replay(guide, trace=layout.subsample)).get_trace(*args))
+        count = part.stop - part.start
+        return {s.name: align(s, nodes[s.name]["value"], count) for s in layout.of("latent") if s.name in nodes}
+
+    with explained("drawing from the guide"):
+        return _over_draws(layout, draws, once)
+
+
+def replay(
+    model: Callable,
+    layout: Layout,
+    draws: int,
+    args: Sequence,
+    values: Values,
+    collect: Callable[[Nodes, int], Values],
+) -> Values:
+    """Run the model at given latent values (S, *plates, *event); `collect(nodes, S)` says what to keep of the trace."""
+
+    def once(part: slice) -> Values:
+        placed = _place(layout, {name: value[part] for name, value in values.items()})
+        program = poutine.replay(poutine.replay(model, trace=placed), trace=layout.subsample)
+        return collect(sample_nodes(poutine.trace(program).get_trace(*args)), part.stop - part.start)
+
+    return _over_draws(layout, draws, once)
+
+
+def _place(layout: Layout, values: Values) -> poutine.Trace:
+    """A trace that holds given values, shaped to be replayed inside the plate of draws."""
+    trace = poutine.Trace()
+    for name, value in values.items():
+        site = layout.sites[name]
+        pad = (1,) * (layout.nesting - len(site.raw_shape) + site.event_dim)
+        shape = (len(value), *pad, *site.raw_shape) if layout.vectorised else site.raw_shape
+        trace.add_node(name, type="sample", name=name, value=value.reshape(shape), is_observed=False, infer={})
+    return trace

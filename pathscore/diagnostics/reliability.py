@@ -1,0 +1,115 @@
+"""Are pixel probabilities right? Reliability curves for binary data, with the model's own data as the yardstick.
+
+`reliability(model, guide, args) -> Reliability`. Pixel probabilities E[x | z], z ~ q(z | x), are compared with the
+pixels of the same x: among pixels given probability ½, how many are on? The guide has seen x, so that even under a
+right model with the exact posterior the answer isn't ½; the curve of held-out data is therefore held against the
+curve of data sets simulated from the model and put through the same guide. Observed shares are an isotonic
+regression on the predicted probability (pooled adjacent violators, PAVA), so that no smoothing is chosen.
+
+References: Dimitriadis, Gneiting & Jordan 2021, Stable reliability diagrams for probabilistic classifiers; Gelman, Meng
+& Stern 1996, Posterior predictive assessment of model fitness via realized discrepancies.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pathscore.diagnostics.blocks import BLOCK_ELEMENTS
+from pathscore.diagnostics.layout import Layout
+from pathscore.diagnostics.programs import draw, prepare, simulate
+from pathscore.diagnostics.seeding import seeded
+from pathscore.errors import UsageError
+
+GROUPS = 100
+"""Pixels are averaged in this many groups of equal size, by predicted probability, before the isotonic fit."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Isotonic frequency of pixels that are on, against their predicted probability, both (G,) and not decreasing."""
+
+    predicted: np.ndarray
+    observed: np.ndarray
+    weight: np.ndarray  # (G,) pixels
+
+    def distance(self, other: "Curve") -> float:
+        """Mean |difference of observed shares| at this curve's probabilities, over its pixels."""
+        reference = np.interp(self.predicted, other.predicted, other.observed)
+        return float(np.average(np.abs(self.observed - reference), weights=self.weight))
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """The curve of held-out data, the one of model data, and how far curves of single model data sets lie from it."""
+
+    held_out: Curve
+    model: Curve
+    model_distances: np.ndarray  # (M,)
+
+    @property
+    def error(self) -> float:
+        """Mean difference of the two curves in probability."""
+        return self.held_out.distance(self.model)
+
+    @property
+    def evidence(self) -> bool:
+        """Whether the error is beyond what data sets of the model show: four standard deviations above their mean."""
+        return bool(self.error > self.model_distances.mean() + 4 * self.model_distances.std(ddof=1))
+
+
+def reliability(
+    model: Callable, guide: Callable, args: tuple, *, draws: int = 10, data_sets: int = 10, seed: int | None = None
+) -> Reliability:
+    """Curves of the data in `args` and of `data_sets` simulated sets of the same size, `draws` draws of z each.
+
+    Raises UsageError for data that aren't 0/1, for an observed site that isn't the first argument, and for a
+    likelihood without a mean.
+    """
+    with torch.no_grad(), seeded(seed):
+        layout = prepare(model, guide, args)
+        x = args[0] if args and torch.is_tensor(args[0]) else torch.empty(0)
+        if tuple(x.shape) != layout.observed().shape or not bool(((x == 0) | (x == 1)).all()):
+            raise UsageError("reliability of pixel probabilities needs 0/1 data as the program's first argument")
+        pairs = [_pixels(model, guide, layout, args, draws)]
+        for _ in range(data_sets):
+            drawn = simulate(model, layout, 1, args)[layout.observed().name][0].to(x.dtype)
+            pairs.append(_pixels(model, guide, layout, (drawn, *args[1:]), draws))
+    held_out, *simulated = (curve(*pair) for pair in pairs)
+    predicted, observed = (np.concatenate(parts) for parts in zip(*pairs[1:], strict=True))
+    pooled = curve(predicted, observed)
+    return Reliability(held_out, pooled, np.array([c.distance(pooled) for c in simulated]))
+
+
+def _pixels(model, guide, layout: Layout, args: tuple, draws: int) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted probability and value of every pixel, (N X,) each, the guide asked about these args."""
+    name = layout.observed().name
+    total = torch.zeros(layout.sites[name].shape, dtype=torch.float64)
+    step = max(1, BLOCK_ELEMENTS // layout.elements)
+    for start in range(0, draws, step):
+        count = min(step, draws - start)
+        found = draw(model, guide, layout, count, args, extra=lambda nodes, _: {"mean": nodes[name]["fn"].mean})
+        total += found.extra["mean"].double().reshape(count, *total.shape).sum(0).cpu()
+    return (total / draws).flatten().numpy(), args[0].double().cpu().flatten().numpy()
+
+
+def curve(predicted: np.ndarray, observed: np.ndarray, groups: int = GROUPS) -> Curve:
+    """Isotonic regression of 0/1 outcomes on predicted probabilities, both (P,)."""
+    cuts = np.array_split(np.argsort(predicted, kind="stable"), min(groups, len(predicted)))
+    means, rates = (np.array([values[c].mean() for c in cuts]) for values in (predicted, observed))
+    weight = np.array([len(c) for c in cuts], dtype=float)
+    return Curve(means, _pool_adjacent_violators(rates, weight), weight)
+
+
+def _pool_adjacent_violators(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weighted least-squares fit that does not decrease."""
+    blocks: list[list[float]] = []  # mean, weight, length
+    for value, w in zip(values, weight, strict=True):
+        blocks.append([value, w, 1])
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            mean, w2, length = blocks.pop()
+            first = blocks[-1]
+            first[0] = (first[0] * first[1] + mean * w2) / (first[1] + w2)
+            first[1], first[2] = first[1] + w2, first[2] + length
+    return np.concatenate([np.full(int(length), mean) for mean, _, length in blocks])

@@ -1,0 +1,89 @@
+"""Is the guide calibrated: simulation-based ranks and coverage of central intervals."""
+
+from functools import partial
+
+import numpy as np
+
+from pathscore.diagnostics import plots, uniformity
+from pathscore.diagnostics.calibration import ALPHA, Calibration, calibrate
+from pathscore.diagnostics.subject import Picture, Section, Subject, Table
+from pathscore.diagnostics.verdicts import Verdict, judge
+
+INTRO = (
+    "Draw latents and data from the model, ask the guide about the data, and see where the true latents fall "
+    "among its draws. {replicates} simulated data sets, {draws} draws each; ties of discrete latents are broken "
+    "at random. This tests the guide where the model puts data, not whether the model fits."
+)
+
+
+def section(subject: Subject) -> Section:
+    """Ranks (empirical CDF with a simultaneous band) and coverage."""
+    effort = subject.effort
+    found = calibrate(
+        subject.model,
+        subject.guide,
+        subject.args,
+        replicates=effort.replicates,
+        draws=effort.rank_draws,
+        seed=effort.seed + 1,
+    )
+    p, worst = found.uniformity()
+    covered = found.coverage()
+    return Section(
+        "calibration",
+        "Is the guide calibrated",
+        INTRO.format(replicates=found.replicates, draws=found.draws),
+        verdicts=[_ranks(found, p, worst), _coverage(covered)],
+        tables=[
+            Table(
+                ("interval", "observed", "± s.e."),
+                [(f"{c.level:.0%}", f"{c.observed:.1%}", f"{c.standard_error:.1%}") for c in covered],
+                "How often central intervals of the guide hold the true value, over all latent coordinates.",
+            )
+        ],
+        pictures=_pictures(found, worst, covered),
+        numbers={
+            "p_value": p,
+            "worst": found.coordinate(worst),
+            "replicates": found.replicates,
+            "coverage": {str(c.level): (c.observed, c.standard_error) for c in covered},
+        },
+    )
+
+
+def _ranks(found: Calibration, p: float, worst: int) -> Verdict:
+    size = uniformity.deviation(found.all[:, worst])
+    shape = f", {found.shape(worst)}" if p <= ALPHA else ""
+    return judge("ranks", size, evidence=p <= ALPHA, note=f"(worst: {found.coordinate(worst)}{shape}; p = {p:.2g})")
+
+
+def _coverage(covered) -> Verdict:
+    worst = max(covered, key=lambda c: abs(c.observed - c.level))
+    smallest = min(1.0, min(c.p_value for c in covered) * len(covered))
+    word = "narrow" if worst.observed < worst.level else "wide"
+    how = f"too {word}" if smallest <= ALPHA else "as it should"
+    note = f"(the {worst.level:.0%} interval holds {worst.observed:.1%}: {how})"
+    return judge("coverage", abs(worst.observed - worst.level), evidence=smallest <= ALPHA, note=note)
+
+
+def _pictures(found: Calibration, worst: int, covered) -> list[Picture]:
+    label = found.coordinate(worst)
+    return [
+        Picture(
+            "ranks",
+            "Ranks of the truth: empirical CDF against uniform",
+            f"One line a latent coordinate; the most extreme is {label}. Lines inside the grey band are as expected.",
+            partial(plots.ecdf_plot, pit=found.all, worst=worst, label=label),
+        ),
+        Picture(
+            "coverage",
+            "Coverage of central intervals",
+            "Observed against nominal coverage; on the diagonal is right.",
+            partial(
+                plots.coverage_plot,
+                nominal=[c.level for c in covered],
+                observed=[c.observed for c in covered],
+                error=np.array([c.standard_error for c in covered]),
+            ),
+        ),
+    ]

@@ -1,0 +1,78 @@
+"""Where the gap comes from: the encoder, or the guide's family."""
+
+from functools import partial
+
+import numpy as np
+
+from pathscore.diagnostics import plots
+from pathscore.diagnostics.gaps import Gaps, gaps
+from pathscore.diagnostics.subject import Picture, Section, Subject, Table
+from pathscore.diagnostics.verdicts import Verdict, judge
+
+INTRO = (
+    "The guide's parameters were re-optimised for each of {points} data points. What that gains is the "
+    "amortisation gap (the encoder's share); what is still missing is the approximation gap (the share of the "
+    "guide's family)."
+)
+
+
+def section(subject: Subject) -> Section:
+    """Amortisation gap beside approximation gap."""
+    effort = subject.effort
+    args = subject.first(effort.gap_points)
+    found = gaps(subject.model, subject.guide, args, steps=effort.gap_steps, seed=effort.seed + 2)
+    several = len(subject.layout.of("latent")) > 1
+    notes = [
+        "With several latent layers the re-optimised guide keeps each layer's dependence on the one below up to "
+        "an offset: the amortisation gap is a lower bound."
+    ] * several
+    return Section(
+        "gaps",
+        "Where the gap comes from",
+        INTRO.format(points=len(found.amortisation)),
+        verdicts=[
+            _verdict("amortisation", found.amortisation, _noise(found)),
+            _verdict("approximation", found.approximation, _noise(found)),
+        ],
+        tables=[_table(found)],
+        pictures=[
+            Picture(
+                "gaps",
+                "The gap, data point by data point",
+                f"Stacked bars: amortisation gap, mean {found.amortisation.mean():.2f} nat, on approximation "
+                f"gap, mean {found.approximation.mean():.2f} nat.",
+                partial(plots.gap_plot, amortisation=found.amortisation, approximation=found.approximation),
+            )
+        ],
+        numbers={
+            "amortisation": float(found.amortisation.mean()),
+            "approximation": float(found.approximation.mean()),
+            "points": len(found.amortisation),
+        },
+        notes=notes,
+    )
+
+
+def _noise(found: Gaps) -> float:
+    """Monte Carlo standard error of a mean difference of ELBOs."""
+    return float(
+        np.sqrt(np.square(found.guide.elbo_se).sum() + np.square(found.best.elbo_se).sum()) / len(found.amortisation)
+    )
+
+
+def _verdict(name: str, values: np.ndarray, noise: float) -> Verdict:
+    return judge(name, float(values.mean()), evidence=values.mean() > 0.2 + 3 * noise, note=f"± {noise:.2f}")
+
+
+def _table(found: Gaps) -> Table:
+    rows = [
+        (label, f"{values.mean():.2f}", f"{values.std(ddof=1) / np.sqrt(len(values)):.2f}" if len(values) > 1 else "–")
+        for label, values in (
+            ("ELBO of the guide", found.guide.elbo),
+            ("ELBO, re-optimised", found.best.elbo),
+            ("log p(x), importance-weighted", found.log_evidence),
+            ("amortisation gap", found.amortisation),
+            ("approximation gap", found.approximation),
+        )
+    ]
+    return Table(("nats per data point", "mean", "± s.e. over data"), rows)

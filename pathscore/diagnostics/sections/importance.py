@@ -1,0 +1,130 @@
+"""How good is the guide: importance weights per data point, and exact figures where the latent space is small."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from pathscore import exact
+from pathscore.diagnostics import plots
+from pathscore.diagnostics.importance import Importance, importance
+from pathscore.diagnostics.subject import Picture, Section, Subject, Table
+from pathscore.diagnostics.verdicts import Verdict, judge
+
+EXACT_POINTS = 100
+"""Data points whose latent states are enumerated."""
+
+
+def section(subject: Subject) -> Section:
+    """k-hat, relative ESS, log p(x) and its gap to the ELBO; exact KL by enumeration or in closed form."""
+    found = importance(subject.log_weight)
+    reference = exact_reference(subject)
+    joint = found.gap.ndim == 0
+    notes = [
+        "A latent is global, so there is one weight a draw for the whole data set and no figure per data point."
+    ] * joint
+    if subject.discrete:
+        notes.append(
+            "All latents are discrete: k-hat says little there and is not judged; relative ESS and log p(x) are."
+        )
+    return Section(
+        "importance",
+        "How good is the guide",
+        INTRO.format(draws=found.draws),
+        verdicts=[*_verdicts(found, subject.discrete), *_exact_verdict(reference)],
+        tables=[_table(found, reference)],
+        pictures=[_picture(found)],
+        numbers=_numbers(found, reference),
+        notes=notes,
+    )
+
+
+INTRO = (
+    "Every draw of the guide has an importance weight p(x, z) / q(z | x). If the guide were the posterior, all "
+    "weights of a data point would be equal. {draws} draws a data point."
+)
+
+
+def _mean(values: np.ndarray) -> tuple[float, float]:
+    """Mean over data points and its standard error (NaN for one)."""
+    flat = np.ravel(values)
+    return float(flat.mean()), float(flat.std(ddof=1) / np.sqrt(len(flat))) if len(flat) > 1 else float("nan")
+
+
+def _verdicts(found: Importance, discrete: bool) -> list[Verdict]:
+    gap, se = _mean(found.gap)
+    noise = float(np.sqrt(np.square(found.elbo_se).sum()) / found.gap.size)  # Monte Carlo only: the data are given
+    verdicts = [
+        judge("gap", gap, evidence=gap > 0.1 + 3 * noise, note="" if np.isnan(se) else f"± {se:.2f}"),
+        judge("relative_ess", float(np.median(found.relative_ess))),
+    ]
+    if not discrete:
+        share = float(np.mean(found.khat > found.khat_threshold)) if not np.isnan(found.khat).all() else float("nan")
+        verdicts.append(judge("khat", share, note=f"above {found.khat_threshold:.2f}"))
+    return verdicts
+
+
+def exact_reference(subject: Subject) -> dict[str, Any] | None:
+    """Mean log p(x) and ELBO without sampling on the first data points, or None where the space is too large."""
+    args = subject.first(EXACT_POINTS)
+    source, how = (exact, "enumeration") if subject.discrete else (exact.gaussian, "closed form")
+    try:
+        with torch.no_grad():
+            evidence = source.log_evidence(subject.model, subject.guide, *args)
+            elbo = float(source.elbo(subject.model, subject.guide, *args))
+    except (ValueError, RuntimeError):  # too many states, not quadratic, outside the support, a shape that doesn't fit
+        return None
+    points = max(evidence.numel(), 1)
+    return {"points": points, "log_evidence": float(evidence.sum()) / points, "elbo": elbo / points, "how": how}
+
+
+def _exact_verdict(reference: dict | None) -> list[Verdict]:
+    if reference is None:
+        return []
+    return [
+        judge(
+            "exact_kl",
+            reference["log_evidence"] - reference["elbo"],
+            note=f"(mean of {reference['points']} data points, {reference['how']})",
+        )
+    ]
+
+
+def _table(found: Importance, reference: dict | None) -> Table:
+    rows = []
+    for label, values in (
+        ("ELBO", found.elbo),
+        ("log p(x), importance-weighted", found.log_evidence),
+        ("gap, KL(q ‖ posterior)", found.gap),
+    ):
+        mean, se = _mean(values)
+        rows.append((label, f"{mean:.2f}", "–" if np.isnan(se) else f"{se:.2f}"))
+    if reference is not None:
+        points = f" ({reference['how']}, {reference['points']} points)"
+        rows.append(("log p(x), exact" + points, f"{reference['log_evidence']:.2f}", "0"))
+        rows.append(("ELBO, exact" + points, f"{reference['elbo']:.2f}", "0"))
+    return Table(("nats per data point", "mean", "± s.e."), rows)
+
+
+def _picture(found: Importance) -> Picture:
+    ess, khat, gap = (np.ravel(v) for v in (found.relative_ess, found.khat, found.gap))
+    return Picture(
+        "importance",
+        "Importance weights per data point",
+        f"Histograms over data points: relative effective sample size (median {np.median(ess):.2f}), gap between log "
+        f"p(x) and ELBO (mean {gap.mean():.2f} nat), Pareto k-hat.",
+        partial(plots.importance_plot, relative_ess=ess, khat=khat, gap=gap, limit=found.khat_threshold),
+    )
+
+
+def _numbers(found: Importance, reference: dict | None) -> dict:
+    numbers = {name: _mean(getattr(found, name)) for name in ("elbo", "log_evidence", "gap")}
+    return {
+        **numbers,
+        "relative_ess_median": float(np.median(found.relative_ess)),
+        "draws": found.draws,
+        "khat_above": float(np.mean(found.khat > found.khat_threshold)),
+        "khat_threshold": found.khat_threshold,
+        "exact": reference,
+    }

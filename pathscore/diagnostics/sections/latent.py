@@ -1,0 +1,133 @@
+"""What the latent space is used for: units, aggregate posterior, embedding, traversals."""
+
+from functools import partial
+
+import numpy as np
+
+from pathscore.diagnostics import latent_plots
+from pathscore.diagnostics.latent_space import LatentUse, SiteUse, use
+from pathscore.diagnostics.subject import Picture, Section, Subject, Table
+from pathscore.diagnostics.traversal import traverse
+from pathscore.diagnostics.verdicts import judge
+from pathscore.evaluation.units import THRESHOLD
+
+INTRO = (
+    "Which latent units carry information about the data, and whether the latents of real data, taken together, "
+    "look like the prior that samples are drawn from. A unit is active when the guide's mean of it varies by more "
+    f"than {THRESHOLD} over the data."
+)
+
+
+def section(subject: Subject) -> Section:
+    """Active units, rate per unit, aggregate posterior, embedding and traversals."""
+    found = use(subject.model, subject.guide, subject.args, seed=subject.effort.seed + 5)
+    verdicts = [judge("rate", found.rate), judge("active", found.active_share)]
+    if found.aggregate_gap is not None:
+        n = len(next(iter(found.sites.values())).means)
+        verdicts.append(
+            judge(
+                "aggregate",
+                found.aggregate_gap,
+                note=f"(rate {found.rate:.2f} = information "
+                f"{found.information:.2f}, at most log {n} = {np.log(n):.2f}, + this)",
+            )
+        )
+    pictures = [picture for name, site in found.sites.items() for picture in _site_pictures(name, site, subject)]
+    return Section(
+        "latent",
+        "Use of the latent space",
+        INTRO,
+        verdicts,
+        [_table(found)],
+        [*pictures, *traverse(subject, found)],
+        numbers={
+            "rate": found.rate,
+            "active_share": found.active_share,
+            "information": found.information,
+            "active_units": {name: int(s.active.sum()) for name, s in found.sites.items()},
+        },
+    )
+
+
+def _table(found: LatentUse) -> Table:
+    rows = [
+        (
+            name,
+            f"{int(s.active.sum())} of {len(s.rate)}",
+            f"{s.rate.sum():.2f}",
+            f"{s.mismatch.max():.2f}",
+            f"{s.spread.min():.2f} – {s.spread.max():.2f}",
+        )
+        for name, s in found.sites.items()
+    ]
+    return Table(
+        ("site", "active units", "rate (nat)", "largest |q̄ mean − prior mean| (prior sd)", "sd of q̄ ÷ prior"), rows
+    )
+
+
+def _site_pictures(name: str, site: SiteUse, subject: Subject) -> list[Picture]:
+    pictures = [
+        Picture(
+            f"rate-{name}",
+            f"{name}: KL per unit",
+            f"{int(site.active.sum())} of {len(site.rate)} units are active.",
+            partial(latent_plots.rate_plot, rate=site.rate, active=site.active),
+        ),
+        _aggregate(name, site),
+        _embedding(name, site, subject),
+    ]
+    if site.discrete and site.means.ndim == 2 and site.means.min() >= 0 and site.means.max() <= 1:
+        labels = subject.labels if subject.labels is not None else site.means.mean(1)
+        order = np.argsort(labels, kind="stable")
+        pictures.append(
+            Picture(
+                f"heat-{name}",
+                f"{name}: q(z = 1 | x)",
+                "Rows are data points, sorted by label; columns units.",
+                partial(latent_plots.heat_map, means=site.means, order=order, label=f"units of {name}"),
+            )
+        )
+    return pictures
+
+
+def _aggregate(name: str, site: SiteUse) -> Picture:
+    flat, prior = (a.reshape(len(a), -1) for a in (site.aggregate, site.prior))
+    spread = np.maximum(prior.std(0), 1e-6)
+    difference = np.abs(flat.mean(0) - prior.mean(0)) / spread + np.abs(flat.std(0) / spread - 1)
+    top = np.argsort(difference)[::-1][: 24 if site.discrete else 5]
+    return Picture(
+        f"aggregate-{name}",
+        f"{name}: aggregate posterior (filled) against prior (line)",
+        "The coordinates with the largest difference.",
+        partial(
+            latent_plots.aggregate_plot,
+            aggregate=flat[:, top],
+            prior=prior[:, top],
+            discrete=site.discrete,
+            names=[f"{name}[{i}]" for i in top],
+        ),
+    )
+
+
+def _embedding(name: str, site: SiteUse, subject: Subject) -> Picture:
+    points, axes = project(site.means.reshape(len(site.means), -1), name)
+    coloured = " coloured by label" if subject.labels is not None else ""
+    return Picture(
+        f"embedding-{name}",
+        f"{name}: guide means of held-out data{coloured}",
+        f"Axes: {axes[0]} and {axes[1]}.",
+        partial(latent_plots.embedding_plot, points=points, labels=subject.labels, axes_names=axes),
+    )
+
+
+def project(means: np.ndarray, name: str) -> tuple[np.ndarray, tuple[str, str]]:
+    """(N, D) → (N, 2): the coordinates themselves for D ≤ 2, else the first two principal components."""
+    if means.shape[1] <= 2:
+        points = np.zeros((len(means), 2))
+        points[:, : means.shape[1]] = means
+        return points, (f"{name}[0]", f"{name}[1]" if means.shape[1] == 2 else "")
+    centred = means - means.mean(0)
+    _, values, directions = np.linalg.svd(centred, full_matrices=False)
+    share = values**2 / max((values**2).sum(), 1e-30)
+    first, second = (f"component {i + 1} ({share[i]:.0%} of the variance)" for i in range(2))
+    return centred @ directions[:2].T, (first, second)

@@ -1,0 +1,81 @@
+"""Does data from the model look like the data."""
+
+from functools import partial
+
+from pathscore.diagnostics import plots
+from pathscore.diagnostics.calibration import ALPHA
+from pathscore.diagnostics.predictive import Predictive, check
+from pathscore.diagnostics.reliability import Reliability, reliability
+from pathscore.diagnostics.subject import Picture, Section, Subject
+from pathscore.diagnostics.verdicts import judge
+from pathscore.errors import UsageError
+
+INTRO = (
+    "Model against held-out data, with checks that are honest for binary pixels: a rootogram and ranks of a "
+    "summary of each datum ({statistic}; {draws} draws of the model a datum), and reliability of pixel probabilities."
+)
+
+
+def section(subject: Subject) -> Section:
+    """Ranks and rootogram of a summary, PAVA for 0/1 data."""
+    effort, pair = subject.effort, (subject.model, subject.guide, subject.args)
+    found = check(*pair, draws=effort.check_draws, seed=effort.seed + 4)
+    verdicts = [judge("counts", found.deviation, evidence=found.p_value <= ALPHA, note=f"(p = {found.p_value:.2g})")]
+    pictures, notes, pixel_error = _pictures(found), [], None
+    try:
+        curves = reliability(*pair, seed=effort.seed + 8)
+    except UsageError as error:
+        notes = [f"No reliability curve: {error}."]
+    else:
+        pixel_error = curves.error
+        verdicts.append(judge("pixels", pixel_error, evidence=curves.evidence))
+        pictures.append(_pava(curves))
+    return Section(
+        "predictive",
+        "Does the model fit",
+        INTRO.format(draws=len(found.prior), statistic=found.statistic),
+        verdicts,
+        pictures=pictures,
+        notes=notes,
+        numbers={
+            "statistic": found.statistic,
+            "p_value": found.p_value,
+            "deviation": found.deviation,
+            "pixel_error": pixel_error,
+        },
+    )
+
+
+def _pictures(found: Predictive) -> list[Picture]:
+    return [
+        Picture(
+            "rootogram",
+            f"Rootogram: {found.statistic} in held-out data and in draws of the model",
+            "Bars are held-out data, the line is the model with the range of 95 % of its data sets, crosses are "
+            "reconstructions.",
+            partial(
+                plots.rootogram,
+                observed=found.observed,
+                drawn=found.prior,
+                rebuilt=found.posterior,
+                label=found.statistic,
+            ),
+        ),
+        Picture(
+            "counts",
+            f"Rank of each datum's {found.statistic} among draws of the model",
+            "Empirical CDF of the ranks minus the diagonal; inside the band the model is as expected.",
+            partial(plots.ecdf_plot, pit=found.pit[:, None], worst=0, label=found.statistic),
+        ),
+    ]
+
+
+def _pava(found: Reliability) -> Picture:
+    return Picture(
+        "pava",
+        "Reliability of pixel probabilities (PAVA)",
+        "Share of pixels on against predicted probability, held out and for data of the model itself. The "
+        "guide has seen the pixels, so the model's own curve, not the diagonal, is what a right model "
+        f"gives; mean difference {found.error:.3f}.",
+        partial(plots.reliability_plot, held_out=found.held_out, model=found.model),
+    )

@@ -1,0 +1,119 @@
+"""What is diagnosed, and what a diagnosis hands back to the page.
+
+A diagnostic is a function `section(subject) -> Section`: it reads a `Subject` (programs, held-out data, draws
+already in ArviZ's schema) and returns verdicts, tables, pictures and the numbers for `diagnostics.json`. N data
+points, S draws.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from pathscore.diagnostics.layout import Layout
+from pathscore.diagnostics.programs import prepare
+from pathscore.diagnostics.verdicts import Verdict
+from pathscore.errors import UsageError, suggest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pathscore.diagnostics.palette import Palette
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much work a diagnosis does; every figure on the page says which of these it used."""
+
+    points: int = 1000  # held-out data points
+    draws: int = 500  # draws of the guide for each, kept in posterior.nc
+    predictive_draws: int = 100  # draws of x, kept in posterior.nc
+    check_draws: int = 99  # draws of x for each held-out summary
+    replicates: int = 1000  # simulated data sets of the calibration check
+    rank_draws: int = 99  # draws of the guide for each of them
+    gap_points: int = 48  # data points whose variational parameters are re-optimised
+    gap_steps: int = 250
+    chain_points: int = 3  # data points given to NUTS, 0 for none
+    chain_draws: int = 150
+    seed: int = 0
+
+    def with_(self, **changes: Any) -> "Effort":
+        """A copy with some figures changed. Raises UsageError for an unknown name or a negative number."""
+        known = [f.name for f in fields(self)]
+        for name, value in changes.items():
+            if name not in known:
+                raise UsageError(f"unknown diagnosis setting {name!r}: {suggest(name, known)}")
+            if value < 0 or (value == 0 and name not in ("chain_points", "gap_points", "seed", "predictive_draws")):
+                raise UsageError(f"{name}={value}: must be at least 1")
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained pair and held-out data, with draws of the guide in ArviZ's schema (see `to_arviz`)."""
+
+    model: Callable
+    guide: Callable
+    args: tuple
+    tree: Any  # xarray.DataTree
+    effort: Effort = field(default_factory=Effort)
+    labels: np.ndarray | None = None
+    image_shape: tuple[int, ...] | None = None  # (C, H, W) of one datum
+    simulated: bool = False  # the data were drawn from the model: nothing is held against the model itself
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Sites and plates of the pair on the held-out data."""
+        return prepare(self.model, self.guide, self.args)
+
+    @property
+    def log_weight(self) -> np.ndarray:
+        """log p(x, z) − log q(z | x) of the stored draws, (S, *common)."""
+        return self.tree["sample_stats"]["log_weight"].values[0]
+
+    @property
+    def discrete(self) -> bool:
+        """Whether every latent is discrete."""
+        return all(site.discrete for site in self.layout.of("latent"))
+
+    def first(self, count: int) -> tuple:
+        """The program arguments for the first `count` data points."""
+        total = len(self.args[0])
+        return tuple(a[:count] if torch.is_tensor(a) and a.dim() and len(a) == total else a for a in self.args)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure to be drawn in any palette; `alt` says in words what is seen."""
+
+    name: str
+    title: str
+    alt: str
+    draw: "Callable[[Palette], Figure]"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a header."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page: what one diagnostic found."""
+
+    name: str
+    title: str
+    intro: str
+    verdicts: Sequence[Verdict] = ()
+    tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
+    numbers: dict[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    images: Sequence[tuple[str, str]] = ()  # (title, base64 PNG) of pictures that are files already
