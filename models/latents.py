@@ -71,7 +71,7 @@ class Factorised(dist.Independent):
 
 
 class OneHot(dist.OneHotCategorical):
-    """One-hot variable whose draw is tensor operations only; torch's `one_hot` reads a value back, which no graph can."""
+    """One-hot variable whose draw is tensor operations only: torch's `one_hot` reads a value back, no graph can."""
 
     def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
         index = self._categorical.sample(sample_shape)

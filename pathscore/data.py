@@ -121,19 +121,21 @@ DATASETS: dict[str, Source] = {
 def load_dataset(name: str, data_dir: str | Path | None = None, download: bool = True) -> Dataset:
     """The set `name` of `DATASETS`, from `data_dir` ("data" if not given, laid out by torchvision) or downloaded there.
 
-    Raises `DataError` for a damaged file, or, within two seconds, for a set that is missing and cannot be downloaded;
-    `UsageError` for an unknown name.
+    Raises `DataError` for a file that is damaged or cannot be read, or, within two seconds, for a set that is missing
+    and cannot be downloaded; `UsageError` for an unknown name.
     """
     if name not in DATASETS:
         raise unknown("dataset", name, DATASETS)
     try:
-        return DATASETS[name].load(Path(data_dir or "data").expanduser(), download)
+        return DATASETS[name].load(Path(data_dir or "data").expanduser().absolute(), download)
     except Unreachable as error:
         offline = ", ".join(source.name for source in DATASETS.values() if source.offline)
         raise DataError(
             f"--dataset {name}: {error}; point --data-dir at a folder that has it, or choose what works offline: "
             f"--dataset {offline}, or --data FILE.npz"
         ) from error
+    except OSError as error:
+        raise DataError(f"--dataset {name}: {error}: make --data-dir a folder that can be read") from error
 
 
 def load_file(path: str | Path) -> Dataset:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pathscore.errors import DataError
 from pathscore.network import Unreachable, download_from
+from pathscore.vision import vision
 
 FILES: dict[str, tuple[int, ...]] = {
     "train-images-idx3-ubyte": (60_000, 28, 28),
@@ -86,9 +87,7 @@ def read(source: IdxSet, data_dir: Path, download: bool) -> IdxArrays:
     if len(present) < len(FILES):
         _fetch(source, data_dir, download)
         _check(source, folder, list(FILES))
-    import torchvision.datasets
-
-    cls = getattr(torchvision.datasets, source.cls)
+    cls = getattr(vision(), source.cls)
     train, test = cls(str(data_dir), train=True), cls(str(data_dir), train=False)
     return train.data, train.targets, test.data, test.targets
 
@@ -107,9 +106,7 @@ def _fetch(source: IdxSet, data_dir: Path, download: bool) -> None:
     packed = [folder / f"{name}.gz" for name in FILES]
     if not download and not all(path.is_file() for path in packed):
         raise Unreachable(missing)
-    import torchvision.datasets
-
-    cls = getattr(torchvision.datasets, source.cls)
+    cls = getattr(vision(), source.cls)
     for path, (_, md5) in zip(packed, cls.resources, strict=True):
         if path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != md5:
             raise DataError(f"{path} is damaged, its md5 is not that of the published file; {REMEDY}")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pathscore.errors import DataError
 from pathscore.network import Unreachable, download_from
+from pathscore.vision import vision
 
 PARTS = {"images_background": (True, 19_280, 964), "images_evaluation": (False, 13_180, 659)}
 """Folder and archive: (torchvision's `background`, drawings, characters)."""
@@ -37,20 +38,18 @@ def _read_part(part: str, data_dir: Path, download: bool) -> tuple[Tensor, Tenso
     archive = folder / f"{part}.zip"
     if not archive.is_file() and not download:
         raise Unreachable(f"{archive.name} not in {folder}")
-    from torchvision.datasets import Omniglot
-    from torchvision.datasets.utils import check_integrity, extract_archive
-
+    datasets = vision()
     background, drawings, _ = PARTS[part]
     if not archive.is_file():
-        with download_from([Omniglot.download_url_prefix], f"{archive.name} not in {folder}"):
-            Omniglot(str(data_dir), background=background, download=True)
-    elif not check_integrity(archive, Omniglot.zips_md5[part]):
+        with download_from([datasets.Omniglot.download_url_prefix], f"{archive.name} not in {folder}"):
+            datasets.Omniglot(str(data_dir), background=background, download=True)
+    elif not datasets.utils.check_integrity(archive, datasets.Omniglot.zips_md5[part]):
         raise DataError(
             f"{archive} is damaged, its md5 is not that of the published file; delete it and run again with a network"
         )
     if not (folder / part).is_dir():
-        extract_archive(str(archive), str(folder))
-    images = Omniglot(str(data_dir), background=background, loader=_shrunk)
+        datasets.utils.extract_archive(str(archive), str(folder))
+    images = datasets.Omniglot(str(data_dir), background=background, loader=_shrunk)
     if len(images) != drawings:
         raise DataError(f"{folder / part} holds {len(images)} drawings, not {drawings}: delete it, to unpack it again")
     return _stack(images)

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import io
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from pathscore import data, epochs, idx, network, omniglot, values
 from pathscore.data import BINARIZE, DATASETS, DataError, binarize, check_values, epoch_order, load_dataset, load_file
 from pathscore.errors import UsageError
 from pathscore.values import default_binarize
+from pathscore.vision import vision
 
 OFFLINE = "choose what works offline: --dataset digits, or --data FILE.npz"
 
@@ -105,6 +107,7 @@ def test_every_entry_says_what_it_is(name):
     ("name", "where"), [("mnist", "MNIST/raw"), ("fashion-mnist", "FashionMNIST/raw"), ("omniglot", "omniglot-py")]
 )
 def test_a_missing_set_without_network_is_refused_in_two_seconds(name, where, tmp_path, no_network):
+    vision()  # a second the first time, which a run spends on importing in any case
     start = time.perf_counter()
     with pytest.raises(DataError) as error:
         load_dataset(name, tmp_path)
@@ -150,6 +153,39 @@ def test_a_download_that_breaks_off_is_refused_and_the_time_limit_is_put_back(tm
         with pytest.raises(DataError, match=r"the download broke off \(.*reset by peer"):
             load_dataset(name, tmp_path)
     assert set(limits) == {network.STALL_SECONDS} and network.socket.getdefaulttimeout() is None
+
+
+def test_a_folder_that_is_relative_is_named_in_full(tmp_path, monkeypatch, never_asked):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=re.escape(f"not in {tmp_path}/sets/MNIST/raw")):
+        load_dataset("mnist", "sets", download=False)
+
+
+def test_a_file_that_cannot_be_read_is_refused_by_name(clothes, tmp_path, monkeypatch, never_asked):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    copy_of(clothes, tmp_path, "FashionMNIST")
+    monkeypatch.setattr(idx.Path, "read_bytes", refuse)
+    with pytest.raises(DataError, match=r"Permission denied: '.*-ubyte': make --data-dir a folder that can be read"):
+        load_dataset("fashion-mnist", tmp_path)
+
+
+def test_a_torchvision_for_another_torch_is_told_in_one_line(monkeypatch):
+    class Broken:
+        def find_spec(self, name, *_):
+            if name.startswith("torchvision"):
+                raise RuntimeError("operator torchvision::nms does not exist\nmore")
+
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    with pytest.raises(DataError) as error:
+        vision()
+    assert str(error.value) == (
+        "torchvision cannot be imported (operator torchvision::nms does not exist): "
+        "install torch and torchvision together, in one command"
+    )
 
 
 def test_an_unknown_set_is_refused_with_the_nearest_name():

@@ -1,0 +1,20 @@
+"""torchvision, imported when a data set needs it and not before: `vision() -> torchvision.datasets`."""
+
+from types import ModuleType
+
+from pathscore.errors import DataError
+
+
+def vision() -> ModuleType:
+    """`torchvision.datasets`; the import takes a second.
+
+    Raises `DataError` where torchvision is missing, or was built for another torch than the one that is installed.
+    """
+    try:
+        import torchvision.datasets
+    except (ImportError, RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"torchvision cannot be imported ({reason}): install torch and torchvision together, in one command"
+        ) from error
+    return torchvision.datasets
