@@ -51,7 +51,7 @@ class Plan:
     sites: dict[str, SitePlan]
     depends: dict[TermKey, frozenset[str]] | None = None
     analytic: frozenset[str] = frozenset()
-    weight_plates: frozenset | None = None  # over which importance weights are formed, under objectives with weights
+    weight_plates: frozenset[str] | None = None  # names of those that importance weights are formed over, if any are
     slices: dict[str, slice] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -27,7 +27,8 @@ class Draw:
     """What was drawn at one site: its rows, and what its estimator needs again in the surrogate.
 
     value is (rows, *plates, *event); branch (R, K, *plates, *event) has its graph; leaf is the copy of the branch that
-    entered the program, by which slopes are taken.
+    entered the program, by which slopes are taken.  cut is the copy without history in which base values entered the
+    program, where the objective asks for that, and path those values with their history.
     """
 
     fn: Any
@@ -36,6 +37,8 @@ class Draw:
     base_fn: Any = None
     branch: Tensor | None = None
     leaf: Tensor | None = None
+    path: Tensor | None = None
+    cut: Tensor | None = None
 
 
 class RowSampler(Messenger):

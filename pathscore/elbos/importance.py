@@ -1,0 +1,123 @@
+"""`ImportanceELBO`: the K-sample importance-weighted bound, and Rényi's, for any mix of sites and estimators.
+
+    ImportanceELBO({"z": "disarm"}, num_particles=5).loss_and_grads(model, guide, x)
+
+Weights are formed per datum before the plate's scale (weights.py), so subsampled plates keep it a bound.  All K
+particles share the cost L_K; a what-if row's cost is L_K with that row in place of its particle, whatever the
+estimator.  K particles, B data points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from pathscore.elbos.averaging import RowWeights
+from pathscore.elbos.plan import Plan
+from pathscore.elbos.rows import Draw
+from pathscore.elbos.site import SiteELBO
+from pathscore.elbos.terms import Terms
+from pathscore.elbos.weight_plates import weight_plates, where
+from pathscore.elbos.weights import WeightedTerms, weigh
+from pathscore.errors import UsageError
+from pathscore.estimators import Estimator, Score, Site, StickingTheLanding
+
+
+class ImportanceELBO(SiteELBO):
+    """Σ_n N/B · E_{z_1..z_K ~ q} 1/(1 − α) log 1/K Σ_k w_nk^(1 − α),  w_nk = p(x_n, z_k) / q(z_k | x_n).
+
+    α = 0 is the importance-weighted bound L_K: ELBO ≤ L_K ≤ log p(x), rising with K. Its gradient has two parts: along
+    the weights (log p, log q of every site, and pathwise values), and for the other sites L_K · Σ_k ∇log q(z_k), which
+    their estimators take over. A weight on the KL term (`kl_weighted`) enters the weights; only at weight 1 is it a
+    bound on log p(x).
+
+    Args:
+        estimators, num_particles, max_plate_nesting: as `SiteELBO`; by default pathwise where reparameterised, else
+            the score function.
+        alpha: order of the Rényi bound; 1 would be the ELBO.
+
+    Raises:
+        UsageError: at the first step, estimators that compare particles with each other (`rloo`: use `VIMCO`) or leave
+            the score of q out (`stl`: use `DReG`); programs whose weights would not be right (`weight_plates`).
+
+    References:
+        Importance Weighted Autoencoders. Burda, Grosse, Salakhutdinov, 2016.
+        Rényi Divergence Variational Inference. Li, Turner, 2016.
+    """
+
+    shared_cost: ClassVar[bool] = True
+    remedy: ClassVar[str] = "use --elbo vimco, whose signal compares them soundly"
+
+    def __init__(
+        self,
+        estimators: Any = None,
+        *,
+        num_particles: int = 1,
+        max_plate_nesting: float = float("inf"),
+        alpha: float = 0.0,
+    ) -> None:
+        if alpha == 1:
+            raise UsageError("--alpha 1 is the ELBO: use --elbo trace")
+        super().__init__(estimators, num_particles=num_particles, max_plate_nesting=max_plate_nesting)
+        self.order = 1.0 - alpha
+
+    def refuse(self, estimator: Estimator) -> str | None:
+        if isinstance(estimator, StickingTheLanding):
+            return "stl is biased under importance weights; --elbo dreg with pathwise sites is what it becomes there"
+        if compares_particles(estimator):
+            return f"{estimator.name} compares the particles' costs, and here all particles share one; {self.remedy}"
+        return None
+
+    def prepare(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Plan:
+        plan = super().prepare(model, guide, *args, **kwargs)
+        if plan.weight_plates is None:
+            plan.weight_plates = weight_plates(model, guide, args, kwargs, plan)
+            self._refuse_split(plan)
+        return plan
+
+    def bound(self, terms: Terms, sites: dict[str, Site]) -> tuple[Tensor, Tensor]:
+        assert isinstance(terms, WeightedTerms)
+        weights = RowWeights(terms.plan, sites, terms)
+        path = weights.total(terms.plates, terms.scale * terms.bounds)
+        path = path + sum(weights.total(t.plates, t.value) for t in terms.outside)
+        return path.detach() / terms.plan.particles, path / terms.plan.particles
+
+    def cost(self, terms: Terms, name: str) -> Tensor:
+        """L_K less its baseline, N/B times, to the site's plates: (rows, *plates), one value for all base rows."""
+        assert isinstance(terms, WeightedTerms)
+        cost = terms.scale * (terms.bounds.detach() - self.baseline(terms))
+        return cost.expand(len(cost), *terms.scores_shape(name)[1:])
+
+    def baseline(self, terms: WeightedTerms) -> Tensor | float:
+        """What the cost of a row is compared with, (rows, *plates): free of that row's particle."""
+        return 0.0
+
+    def row_total(self, terms: Terms, rows: slice) -> Tensor:
+        assert isinstance(terms, WeightedTerms)
+        return terms.scale * terms.bounds[rows].sum()
+
+    def _run(
+        self, plan: Plan, model: Callable, guide: Callable, args: tuple, kwargs: dict
+    ) -> tuple[dict[str, Draw], Terms]:
+        draws, terms = super()._run(plan, model, guide, args, kwargs)
+        return draws, weigh(terms, self.order)
+
+    @staticmethod
+    def _refuse_split(plan: Plan) -> None:
+        assert plan.weight_plates is not None
+        for site in plan.sites.values():
+            deeper = sorted(set(site.plates) - plan.weight_plates)
+            if deeper and site.estimator.one_at_a_time:
+                raise UsageError(
+                    f"--estimator: site '{site.name}': {site.estimator.name} varies one member of plate "
+                    f"'{deeper[0]}' at a time, and the importance weights are formed {where(plan.weight_plates)}: use "
+                    "disarm or score there"
+                )
+
+
+def compares_particles(estimator: Estimator) -> bool:
+    """Whether an estimator's baseline is made of the other particles' costs."""
+    baselines = estimator.baselines if isinstance(estimator, Score) else ()
+    return estimator.compares_particles or any(b.compares_particles for b in baselines)  # type: ignore[union-attr]
