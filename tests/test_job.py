@@ -138,11 +138,13 @@ def test_two_processes_never_share_a_run_directory(tmp_path, capsys):
     assert train("--steps", "2", "--out", str(tmp_path / "run")) == 3
 
 
-def test_it_runs_anywhere_without_assertions_and_with_warnings_as_errors(tmp_path):
+# Without assertions every library is compiled anew, which takes longer than the run: a proof.
+@pytest.mark.parametrize("optimised", [[], pytest.param(["-O"], marks=pytest.mark.proof)])
+def test_it_runs_anywhere_with_warnings_as_errors_and_without_assertions(optimised, tmp_path):
     here = tmp_path / "räume und mehr"
     here.mkdir()
-    flags = ["-O", "-W", "error", "-W", "ignore::DeprecationWarning", "-W", "ignore::PendingDeprecationWarning"]
-    words = [sys.executable, *flags, *command("--steps", "3")[1:]]
+    flags = ["-W", "error", "-W", "ignore::DeprecationWarning", "-W", "ignore::PendingDeprecationWarning"]
+    words = [sys.executable, *optimised, *flags, *command("--steps", "3")[1:]]
     done = subprocess.run(words, cwd=here, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     (run,) = (here / "runs").iterdir()
