@@ -62,10 +62,10 @@ def execute(job: Assembly, call: Invocation) -> dict[str, Any]:
         with job.svi.scope():
             x_test = test_set(job)
             summary = summarise(job, fitted, x_test)
-            pictures = save_pictures(directory, job.model, job.guide, x_test, job.dataset.shape, seed=config.seed)
+            save_pictures(directory, job.model, job.guide, x_test, job.dataset.shape, seed=config.seed)
         say(call, finish(job, x_test, directory))
         rundir.write_text(directory / rundir.SUMMARY, json.dumps(finite(summary), indent=2) + "\n")
-    print(closing(job, summary, directory, pictures))
+    print(closing(job, summary, directory))
     return summary
 
 
@@ -145,7 +145,7 @@ def heading(job: Assembly, directory: Path) -> str:
     return "\n".join(lines)
 
 
-def closing(job: Assembly, summary: dict[str, Any], directory: Path, pictures: list[Path]) -> str:
+def closing(job: Assembly, summary: dict[str, Any], directory: Path) -> str:
     """The table of the result and the paths."""
     units = sum(job.config.layers or ())
     rows = {
@@ -157,7 +157,7 @@ def closing(job: Assembly, summary: dict[str, Any], directory: Path, pictures: l
         "training": f"{summary['steps']} steps in {summary['train_seconds']:.1f} s, "
         f"{summary['steps_per_second']:.0f} steps/s",
         "saved in": str(directory),
-        "pictures": ", ".join(path.name for path in pictures),
+        "pictures": ", ".join(sorted(path.name for path in directory.glob("*.png"))),
     }
     width = max(map(len, rows))
     return "\n".join(f"  {label:{width}}  {value}" for label, value in rows.items())
