@@ -72,6 +72,11 @@ class Moments:
         floor = (self.rounding * max(self.mean.abs().max().item(), variance.sqrt().max().item(), 1e-30)) ** 2
         return torch.where(variance > floor, variance, 0.0)
 
+    def variance_error(self) -> float:
+        """Standard error of the total variance: of the mean of ‖g − mean‖² over all n draws, from those kept."""
+        squares = (self.kept.double() - self.mean).square().sum(1)
+        return (squares.std() / math.sqrt(self.count)).item() if len(squares) > 1 else math.nan
+
     def squared_mean(self) -> float:
         """‖E g‖² without the share that noise adds to ‖mean‖²."""
         return max(0.0, (self.mean.square().sum() - self.variance.sum() / self.count).item())

@@ -18,10 +18,10 @@ from pathscore.gradients.lab import Specs
 from pathscore.gradients.measure import measure
 from pathscore.gradients.pictures import save
 from pathscore.gradients.results import Comparison
-from pathscore.gradients.table import as_text
+from pathscore.gradients.table import grid
 from pathscore.validation import evaluating
 
-SHORT = ("pathwise", "score", "score-avg", "rloo", "disarm", "rebar")
+SHORT = ("pathwise", "stl", "score", "score-avg", "rloo", "disarm", "rebar")
 """What a training run's table compares, as far as legal; the run's own estimator comes first."""
 
 DATA = 8
@@ -86,4 +86,7 @@ def finish(job: Any, x: Tensor, directory: Path) -> str:
         save(comparison, directory / PICTURE)
     except OSError as error:
         raise RunDirError(f"cannot write {directory / PICTURE}: {error.strerror or error}") from None
-    return f"how the gradient got through the sampling step\n{as_text(comparison)}"
+    return (
+        f"how the gradient got through the sampling step ({comparison.replicates:,} draws each)\n{grid(comparison)}\n"
+        f"held against the {comparison.reference.source}; all estimators: pathscore gradients {directory}"
+    )

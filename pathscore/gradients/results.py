@@ -43,7 +43,7 @@ class Row:
     detectable_bias: the bias in one coordinate, in nats per unit of the parameter, that |z| > 4.5 finds in half of all
         cases: 4.5 standard errors of the noisiest coordinate.
     total_variance: Σ over coordinates of the variance of one gradient; relative_variance: divided by the least among
-        the unbiased ones whose variance is not 0.
+        the unbiased ones whose variance is not 0; variance_se: standard error of total_variance, from the kept draws.
     snr: ‖E g‖ / √total_variance. cosine: mean over draws of the cosine to the reference.
     particles: K. evaluations: model evaluations a draw, what-if rows included.
     milliseconds: time of one draw inside a pass of many, its backward pass included and the training of learned parts
@@ -60,6 +60,7 @@ class Row:
     detectable_bias: float
     total_variance: float
     relative_variance: float
+    variance_se: float
     snr: float
     cosine: float
     particles: int
@@ -122,6 +123,19 @@ class Comparison:
         return as_text(self)
 
 
+def variance_ratio(a: Row, b: Row, z: float = 2.576) -> tuple[float, float]:
+    """Interval of total_variance(a) / total_variance(b), at 99 % by default.
+
+        exp(log V_a − log V_b ± z √(se_a² / V_a² + se_b² / V_b²))
+
+    The two must have been drawn with different random numbers, or it is too wide (never too narrow) where they are
+    positively correlated.
+    """
+    spread = z * math.hypot(a.variance_se / a.total_variance, b.variance_se / b.total_variance)
+    ratio = a.total_variance / b.total_variance
+    return ratio * math.exp(-spread), ratio * math.exp(spread)
+
+
 def rows_of(runs: list[Run], reference: Reference) -> list[Row]:
     """The runs compared with the reference and with each other."""
     unbiased = [run for run in runs if run.unbiased] or runs
@@ -142,6 +156,7 @@ def _row(run: Run, reference: Reference, least_variance: float, least_cost: floa
         detectable_bias=MAX_Z * (moments.variance / moments.count + reference.variance).sqrt().max().item(),
         total_variance=total,
         relative_variance=total / least_variance,
+        variance_se=moments.variance_error(),
         snr=math.sqrt(moments.squared_mean() / total) if total else math.inf,
         cosine=cosines(moments.kept, reference.gradient).mean().item(),
         particles=run.particles,

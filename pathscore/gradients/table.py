@@ -14,11 +14,16 @@ WHAT = {
 
 
 def as_text(comparison: Comparison) -> str:
-    """The table, for a terminal."""
+    """The table and its notes, for a terminal."""
+    return "\n".join([grid(comparison), "", *notes(comparison)])
+
+
+def grid(comparison: Comparison) -> str:
+    """The table alone."""
     cells = [HEADER, *(_cells(row) for row in comparison.rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(HEADER))]
     lines = ["  ".join(_align(i, c, w) for i, (c, w) in enumerate(zip(line, widths, strict=True))) for line in cells]
-    return "\n".join([*(line.rstrip() for line in lines), "", *notes(comparison)])
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def notes(comparison: Comparison) -> list[str]:
