@@ -157,7 +157,10 @@ class SVI(pyro.infer.SVI):
             # Pyro's validation and warnings notice NaN too, but name neither site nor step.
             cause = blame(self.recorder)
             if cause is None:
-                raise explain(problem) or problem from None
+                better = explain(problem)
+                if better is None:
+                    raise
+                raise better from problem
             raise NumericsError(f"step {self.steps + 1}: the loss is not finite{cause}") from problem
 
     def _validation(self) -> AbstractContextManager:
