@@ -11,10 +11,12 @@ import pytest
 import torch
 from training_runs import ROWS, data, equal, make, training, weights
 
+from models import LATENTS
 from pathscore import checkpoint
 from pathscore.elbos import ELBOS, KLWeight, kl_weighted, make_elbo, refusal
 from pathscore.epochs import binarize, epoch_order
 from pathscore.errors import NumericsError, RunDirError, UsageError
+from pathscore.estimators import ESTIMATORS
 from pathscore.metrics import Metrics, read_metrics
 from pathscore.records import Training
 from pathscore.schedules import SCHEDULES, make_schedule
@@ -29,6 +31,11 @@ def straight(steps: int, latent="normal", **options):
     return weights(svi), fitted
 
 
+def serves(name: str, latent: str) -> bool:
+    fn = LATENTS[latent](4, 3)(torch.zeros(8, LATENTS[latent](4, 3).raw_size))
+    return ESTIMATORS[name]().refusal(fn, ESTIMATORS[name].min_particles) is None
+
+
 class TestBits:
     @pytest.mark.parametrize("latent", ["normal", "bernoulli"])
     @pytest.mark.parametrize("at", [1, 3, 7, 8, 13])
@@ -40,6 +47,21 @@ class TestBits:
         fitted = fit(svi, data(), training(15), run_dir=tmp_path, x_valid=data()[:9].round(), resume=True)
         assert fitted.resumed_from == at and fitted.steps == 15
         assert equal(weights(svi), straight(15, latent)[0])
+
+    @pytest.mark.parametrize("name", ESTIMATORS)
+    def test_every_estimator_resumes_with_what_it_has_learned(self, name, tmp_path):
+        """On the first family that it serves; its own parameters and buffers are part of the compared state."""
+        served = next(latent for latent in ("bernoulli", "categorical", "normal") if serves(name, latent))
+        runs = [
+            make(served, estimators=name, particles=ESTIMATORS[name].min_particles, seed=seed) for seed in (0, 0, 5)
+        ]
+        torch.manual_seed(1)
+        fit(runs[0], data(), training(9))
+        torch.manual_seed(1)
+        fit(runs[1], data(), training(4), run_dir=tmp_path)
+        torch.manual_seed(77)
+        fit(runs[2], data(), training(9), run_dir=tmp_path, resume=True)
+        assert equal(weights(runs[0]), weights(runs[2]))
 
     def test_watching_changes_nothing(self, tmp_path):
         plain, _ = straight(15)
