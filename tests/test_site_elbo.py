@@ -372,3 +372,13 @@ def test_moving_average_survives_any_batch_size(pair):
     for size in (6, 2, 1, 5):
         elbo.loss_and_grads(model, guide, x[:size])
     assert elbo.estimators["z1"].baselines[0].mean.shape == ()
+
+
+def test_relaxed_kl_is_the_option_of_the_estimator_and_is_refused_without_one(pair):
+    by_flag = gradients(SiteELBO({"z*": "gumbel", "*": "auto"}, kl="relaxed"), *pair)[1]
+    by_option = gradients(SiteELBO({"z*": "gumbel(kl='relaxed')", "*": "auto"}), *pair)[1]
+    discrete = gradients(SiteELBO({"z*": "gumbel", "*": "auto"}), *pair)[1]
+    assert all(torch.equal(a, b) for a, b in zip(by_flag, by_option, strict=True))
+    assert not torch.equal(by_flag[4], discrete[4])
+    with pytest.raises(UsageError, match="add --estimator gumbel"):
+        SiteELBO("disarm", kl="relaxed")

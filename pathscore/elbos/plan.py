@@ -23,7 +23,7 @@ from torch import nn
 from pathscore.elbos.dependence import TermKey, dependence
 from pathscore.elbos.traces import latent_sites, plates_of, sample_sites, traces
 from pathscore.errors import UsageError
-from pathscore.estimators import ESTIMATORS, Auto, Estimator, Pathwise, Score, choose, make_estimator, parse
+from pathscore.estimators import ESTIMATORS, Auto, Estimator, Gumbel, Pathwise, Score, choose, make_estimator, parse
 from pathscore.estimators.families import can_relax, family_name
 
 Spec = dict[str, Estimator]
@@ -86,6 +86,15 @@ def read_spec(estimators: Any) -> Spec:
     if isinstance(estimators, dict):
         return {pattern: make_estimator(spec) for pattern, spec in estimators.items()}
     return {"*": make_estimator(estimators)}
+
+
+def relax_kl(spec: Spec) -> None:
+    """Have the relaxations of a spec score their soft draws under relaxed densities."""
+    relaxations = [e for e in spec.values() if isinstance(e, Gumbel)]
+    if not relaxations:
+        raise UsageError("--kl relaxed says how gumbel scores its soft draw: add --estimator gumbel, or leave --kl out")
+    for estimator in relaxations:
+        estimator.kl = "relaxed"
 
 
 def dry_run(model: Callable, guide: Callable, args: tuple, kwargs: dict, max_plate_nesting: float):

@@ -23,15 +23,15 @@ from torch import Tensor, nn
 from pathscore.elbos.averaging import RowWeights
 from pathscore.elbos.context import make_context
 from pathscore.elbos.explain import explain
-from pathscore.elbos.plan import Plan, dry_run, key_of, make_plan, read_spec
+from pathscore.elbos.plan import Plan, dry_run, key_of, make_plan, read_spec, relax_kl
 from pathscore.elbos.rows import Draw, RowSampler
 from pathscore.elbos.terms import Term, Terms, collect
 from pathscore.elbos.traces import ROW_PLATE, latent_sites, traces
-from pathscore.errors import UsageError
+from pathscore.errors import UsageError, unknown
 from pathscore.estimators import Estimator, Site
 
 CREDITS = ("plate", "graph")
-KLS = ("sampled", "analytic", "auto")
+KLS = ("sampled", "analytic", "auto", "relaxed")
 
 
 class SiteELBO(ELBO):
@@ -44,7 +44,8 @@ class SiteELBO(ELBO):
         num_particles: K.
         max_plate_nesting: number of plate dimensions of the program; found by a dry run if not given.
         credit: "plate" (as `Trace_ELBO`) or "graph" (as `TraceGraph_ELBO`).
-        kl: "sampled", "analytic" (−KL(q ‖ p) in closed form at every site) or "auto" (where it is legal).
+        kl: "sampled", "analytic" (−KL(q ‖ p) in closed form at every site), "auto" (where that is legal) or "relaxed"
+            (`gumbel` scores its soft draw under Concrete densities, not the discrete ones).
 
     Attributes:
         estimators: `nn.ModuleDict`, site → estimator, filled when the program is first seen (`prepare`).
@@ -74,10 +75,12 @@ class SiteELBO(ELBO):
         if credit not in CREDITS:
             raise UsageError(f"credit must be plate or graph, got '{credit}'")
         if kl not in KLS:
-            raise UsageError(f"--kl must be sampled, analytic or auto, got '{kl}'")
+            raise unknown("--kl", kl, KLS)
         super().__init__(num_particles=num_particles, max_plate_nesting=max_plate_nesting)  # type: ignore[arg-type]
         self.spec = read_spec(estimators)
-        self.credit, self.kl = credit, kl
+        if kl == "relaxed":
+            relax_kl(self.spec)
+        self.credit, self.kl = credit, "sampled" if kl == "relaxed" else kl
         self.estimators = nn.ModuleDict()
         self._plans: dict[tuple[int, int], tuple[Callable, Callable, Plan]] = {}
 
