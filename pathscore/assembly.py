@@ -21,6 +21,7 @@ from pathscore.epochs import binarize
 from pathscore.errors import UsageError
 from pathscore.estimators import parse
 from pathscore.lookup import programs
+from pathscore.memory import refuse_too_big
 from pathscore.optimiser import OptimizerSpec
 from pathscore.svi import SVI
 
@@ -57,6 +58,7 @@ def assemble(config: Config) -> Assembly:
     config = settle(config, dataset.x.shape[1], dataset.kind, models)
     check_values(dataset, config.likelihood, config.binarize or "none")
     refuse_pair(config, models)
+    refuse_too_big(config, dataset.x, summed_states(config, models), device)
     elbo = objective(config)
     dataset = on_device(dataset, device, getattr(torch, config.dtype))
     torch.manual_seed(config.seed)
@@ -66,7 +68,7 @@ def assemble(config: Config) -> Assembly:
     weight = KLWeight(config.kl_weight, round(config.kl_warmup * per_epoch))
     pair = (kl_weighted(model, weight), kl_weighted(guide, weight)) if weighted(config) else (model, guide)
     svi = SVI(*pair, optimizer(config, steps, per_epoch), elbo, per_datum=True)
-    explanation = explain(svi, binarize(dataset.x, config.binarize or "none", config.seed)[: config.batch_size])
+    explanation = explain(svi, binarize(dataset.x[:4], config.binarize or "none"))
     return Assembly(config, dataset, model, guide, weight, svi, steps, explanation)
 
 
@@ -121,7 +123,9 @@ def settle(config: Config, width: int, kind: str, models: ModuleType) -> Config:
         config = replace(config, threads=1 if width <= SMALL_WIDTH else torch.get_num_threads())
     if config.particles is None:
         chosen = parse(config.estimator).values() if config.estimator else ()
-        config = replace(config, particles=max([entry.min_particles, *(e.min_particles for e in chosen)]))
+        config = replace(
+            config, particles=max([entry.particles, entry.min_particles, *(e.min_particles for e in chosen)])
+        )
     return config
 
 
@@ -131,6 +135,13 @@ def enumerable_layers(config: Config, models: ModuleType) -> tuple[int, ...]:
     while max(layers) > 1 and prod(family(n, config.classes).states or 0 for n in layers) > SUMMED_STATES:
         layers = tuple(max(1, n - 1) for n in layers)
     return layers
+
+
+def summed_states(config: Config, models: ModuleType) -> int:
+    """Joint states that the objective sums over; 1 where it samples."""
+    if not ELBOS[config.elbo].enumerable:
+        return 1
+    return prod(models.LATENTS[config.latent](size, config.classes).states or 1 for size in config.layers or ())
 
 
 def refuse_pair(config: Config, models: ModuleType) -> None:

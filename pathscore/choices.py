@@ -13,7 +13,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "activation": ("tanh", "relu", "leaky-relu", "softplus", "silu"),
     "prior": ("fixed", "learned"),
     "guide": ("amortised", "factorised"),
-    "elbo": ("trace", "tracegraph", "meanfield", "enum", "renyi", "rws", "tail-adaptive"),
+    "elbo": (
+        *("trace", "tracegraph", "meanfield", "enum", "renyi", "rws", "tail-adaptive"),
+        *("iwae", "vimco", "ovis", "dreg", "vr", "wake-sleep"),
+    ),
+    "kl": ("sampled", "analytic", "auto"),
+    "fill": ("geometric", "arithmetic", "none"),
     "estimator": (
         *("auto", "pathwise", "stl", "score", "score-avg", "nvil", "rloo", "arm", "disarm", "rebar", "relax", "muprop"),
         *("gumbel", "st", "st-gumbel", "reinmax", "enum", "local", "measure-valued"),

@@ -53,6 +53,10 @@ class Objective:
     estimator: str | None = option(None, "how the gradient passes each sample site", choices="estimator", names=named)
     particles: int | None = option(None, "draws of z per data point", check=between(1, 10**6), none="auto")
     alpha: float = option(0.0, "order of the Rényi bound (0: importance-weighted)", check=NOT_ONE)
+    fill: str = option("geometric", "weight that stands in for a particle in vimco's signal", choices="fill")
+    insomnia: float = option(1.0, "share of the wake phase in the guide's gradient", check=between(0, 1))
+    kl: str = option("sampled", "KL term of a site under trace and tracegraph: in closed form or not", choices="kl")
+    free_bits: float = option(0.0, "nats of each layer's KL term that cost nothing", check=NOT_NEGATIVE)
     kl_weight: float = option(1.0, "weight of the latent terms", check=NOT_NEGATIVE)
     kl_warmup: float = option(0.0, "epochs over which the weight rises from 0", check=NOT_NEGATIVE)
     track_variance: str | None = option(

@@ -18,7 +18,9 @@ from pyro.infer import RenyiELBO, ReweightedWakeSleep, Trace_ELBO, TraceMeanFiel
 from guides import AmortizedGuide, FactorisedGuide
 from models import LATENTS, VAE
 from pathscore.elbos import ELBOS, KLWeight, kl_weighted, legal, make_elbo, refusal, require
+from pathscore.elbos.site import SiteELBO
 from pathscore.elbos.tail_adaptive import tail_weights
+from pathscore.elbos.weighted import WEIGHTED
 from pathscore.errors import UsageError
 from pathscore.svi import SVI
 
@@ -316,7 +318,8 @@ class TestTable:
     def test_every_entry(self, entry):
         elbo = make_elbo(entry.name, num_particles=entry.min_particles, max_plate_nesting=2)
         assert isinstance(elbo, entry.kind) and entry.doc and entry.needs
-        assert elbo.max_plate_nesting == 2 + (entry.min_particles > 1)
+        own_plate = entry.min_particles > 1 and not isinstance(elbo, SiteELBO)  # Pyro's particles are one more
+        assert elbo.max_plate_nesting == 2 + own_plate
         if entry.min_particles > 1:
             with pytest.raises(UsageError, match=f"--elbo {entry.name}: it needs --particles of at least 2, got 1"):
                 make_elbo(entry.name)
@@ -374,8 +377,11 @@ class TestTable:
         assert str(error.value) == why
 
     def test_legal_lists(self):
-        assert legal("normal", batch_size=64) == ["trace", "tracegraph", "meanfield", "renyi", "tail-adaptive"]
+        weighted = [entry.name for entry in WEIGHTED]
+        pyros = ["trace", "tracegraph", "meanfield", "renyi", "tail-adaptive"]
+        assert legal("normal", batch_size=64) == pyros + weighted
         assert legal("normal", batch_size=1, particles=2) == [n for n in ELBOS if n != "enum"]
-        assert legal("bernoulli", (8,), batch_size=64) == ["trace", "tracegraph", "enum"]
+        discrete = ["trace", "tracegraph", "enum", *(n for n in weighted if n != "dreg")]
+        assert legal("bernoulli", (8,), batch_size=64) == discrete
         assert "renyi" not in legal("normal", kl_weighted=True)
         assert "meanfield" in legal("normal", (4, 4), guide="factorised")

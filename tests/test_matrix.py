@@ -10,6 +10,8 @@ from pathscore import cli, job, matrix
 from pathscore.choices import CHOICES
 from pathscore.data import BINARIZE, DATASETS, load_dataset
 from pathscore.elbos import ELBOS
+from pathscore.elbos.site import KLS
+from pathscore.elbos.vimco import FILLS
 from pathscore.estimators import ESTIMATORS
 from pathscore.optimiser import OPTIMIZERS
 from pathscore.schedules import SCHEDULES
@@ -23,6 +25,8 @@ TABLES = {
     "prior": models.PRIORS,
     "guide": guides.GUIDES,
     "elbo": ELBOS,
+    "kl": KLS,
+    "fill": FILLS,
     "estimator": ESTIMATORS,
     "dataset": DATASETS,
     "binarize": BINARIZE,

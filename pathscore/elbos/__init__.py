@@ -12,11 +12,12 @@ from pyro.infer import ELBO
 from pathscore.elbos.entry import MAX_STATES, Objective
 from pathscore.elbos.kl_weight import KLWeight, kl_weighted
 from pathscore.elbos.stock import STOCK
+from pathscore.elbos.weighted import WEIGHTED
 from pathscore.errors import UsageError, unknown
 
 __all__ = ["ELBOS", "MAX_STATES", "KLWeight", "Objective", "kl_weighted", "legal", "make_elbo", "refusal", "require"]
 
-ELBOS: dict[str, Objective] = {entry.name: entry for entry in (*STOCK,)}
+ELBOS: dict[str, Objective] = {entry.name: entry for entry in (*STOCK, *WEIGHTED)}
 
 
 def objective(name: str) -> Objective:
@@ -35,9 +36,9 @@ def make_elbo(
 ) -> ELBO:
     """The objective `name` with K = `num_particles` particles, for programs with that many nested plates.
 
-    estimators: None for Pyro's own gradient; an estimator, its name, "z1=disarm,z2=rloo", or a dictionary from sites
-        to either, for a `SiteELBO` that credits costs as the objective does.
-    options: further arguments of the objective, e.g. alpha for "renyi".
+    estimators: None for the objective's own gradient; an estimator, its name, "z1=disarm,z2=rloo", or a dictionary
+        from sites to either, for a `SiteELBO` that credits costs as the objective does.
+    options: further arguments of the objective, e.g. alpha for "vr".
 
     Raises: UsageError for an unknown name or option, too few particles, or estimators where none can be named.
     """
@@ -47,16 +48,12 @@ def make_elbo(
     for option in options:
         if option not in entry.options:
             raise unknown(f"option of {name}", option, entry.options or ["none"])
-    if estimators is None:
-        return entry.make(num_particles=num_particles, max_plate_nesting=max_plate_nesting, **options)
-    if entry.credit is None:
-        able = [other.name for other in ELBOS.values() if other.credit]
-        raise UsageError(f"--elbo {name} takes no --estimator: choose from {', '.join(able)}")
-    from pathscore.elbos.site import SiteELBO
-
-    return SiteELBO(
-        estimators, num_particles=num_particles, max_plate_nesting=max_plate_nesting, credit=entry.credit, **options
-    )
+    if estimators is not None:
+        if entry.credit is None:
+            able = [other.name for other in ELBOS.values() if other.credit]
+            raise UsageError(f"--elbo {name} takes no --estimator: choose from {', '.join(able)}")
+        options["estimators"] = estimators
+    return entry.make(num_particles=num_particles, max_plate_nesting=max_plate_nesting, **options)
 
 
 def refusal(

@@ -22,15 +22,18 @@ class Objective:
 
     name, doc: as in `--elbo` and its help.
     kind: Pyro's class, for recognising it, and what is derived from it, in somebody's own program.
-    make: the objective from keyword arguments num_particles, max_plate_nesting and those named in `options`.
+    make: the objective from keyword arguments num_particles, max_plate_nesting, those named in `options`, and
+        estimators where sites can name one.
     reparameterised: why every latent site must be a differentiable transform of fixed noise.
+    path: why at least one latent site must be such a transform.
     enumerable: why latent sites must have finitely many states.
     mean_field: why no layer of the guide may depend on another.
     joint: why a step may hold one datum only.
     unscaled: why no plate or handler may rescale log-probabilities (subsampling, a weight on the KL term).
     stock_fault: what is wrong with `kind` itself, where `make` gives a class of our own instead.
-    min_particles: the least number of particles.
-    credit: how costs are credited to sites that name an estimator ("plate", "graph"); None where none can be named.
+    particles, min_particles: the usual and the least number of particles.
+    credit: how costs are credited to sites that name an estimator: "plate", "graph" (by dependency), "weights" (all
+        particles share one cost); None where none can be named.
     """
 
     name: str
@@ -38,11 +41,13 @@ class Objective:
     kind: type[ELBO]
     make: Callable[..., ELBO]
     reparameterised: str = ""
+    path: str = ""
     enumerable: str = ""
     mean_field: str = ""
     joint: str = ""
     unscaled: str = ""
     stock_fault: str = ""
+    particles: int = 1
     min_particles: int = 1
     credit: str | None = None
     options: tuple[str, ...] = ()
@@ -52,6 +57,7 @@ class Objective:
         """The rules in words, for tables and documentation."""
         rules = {
             "reparameterised latents": self.reparameterised,
+            "a reparameterised latent": self.path,
             f"discrete latents, at most {MAX_STATES} joint states": self.enumerable,
             "one layer, or the factorised guide": self.mean_field,
             "--batch-size 1": self.joint,
@@ -79,6 +85,7 @@ class Objective:
         stacked = len(layers) > 1 and guide != "factorised"
         rules = (
             (not all(layer.reparameterised for layer in layers), self.reparameterised),
+            (not any(layer.reparameterised for layer in layers), self.path),
             (states == 0, self.enumerable),
             (states > MAX_STATES, self.enumerable and f"{states} joint states, more than {MAX_STATES}: fewer --layers"),
             (stacked, self.mean_field and f"{self.mean_field}: use one layer or --guide factorised"),

@@ -21,7 +21,9 @@ from pyro.infer import (
 )
 
 from pathscore.elbos.entry import Objective
+from pathscore.elbos.free_bits import FreeBitsELBO
 from pathscore.elbos.mean_field import MeanFieldELBO
+from pathscore.elbos.site import SiteELBO
 from pathscore.elbos.tail_adaptive import TailAdaptiveELBO
 
 
@@ -48,11 +50,27 @@ def _entry(name: str, kind: type[ELBO], doc: str, ours: type[ELBO] | None = None
     return Objective(name=name, doc=doc, kind=kind, make=partial(_stock, ours or kind), **rules)
 
 
+def _elbo(
+    cls: type[ELBO], credit: str, *, estimators: Any = None, kl: str = "sampled", free_bits: float = 0.0, **sizes: Any
+) -> ELBO:
+    """Pyro's class, or ours where an estimator, a KL term in closed form or free bits call for it."""
+    if free_bits:
+        return FreeBitsELBO(estimators, free_bits=free_bits, kl=kl, credit=credit, **sizes)
+    if estimators is None and kl == "sampled":
+        return _stock(cls, **sizes)
+    return SiteELBO(estimators, kl=kl, credit=credit, **sizes)
+
+
+def _elbo_entry(name: str, kind: type[ELBO], doc: str, credit: str) -> Objective:
+    make = partial(_elbo, kind, credit)
+    return Objective(name=name, doc=doc, kind=kind, make=make, credit=credit, options=("kl", "free_bits"))
+
+
 PATH_ONLY = "Pyro takes this gradient along the path alone, and a discrete site has none"
 
 STOCK: tuple[Objective, ...] = (
-    _entry("trace", Trace_ELBO, "ELBO, costs credited by plate", credit="plate"),
-    _entry("tracegraph", TraceGraph_ELBO, "ELBO, costs credited by dependency", credit="graph"),
+    _elbo_entry("trace", Trace_ELBO, "ELBO, costs credited by plate", "plate"),
+    _elbo_entry("tracegraph", TraceGraph_ELBO, "ELBO, costs credited by dependency", "graph"),
     _entry(
         "meanfield",
         TraceMeanField_ELBO,
@@ -72,15 +90,16 @@ STOCK: tuple[Objective, ...] = (
         "renyi",
         RenyiELBO,
         "Rényi bound of order --alpha; 0 is the importance-weighted bound",
-        reparameterised="Pyro's RenyiELBO gives a discrete latent's guide a gradient of exactly 0 at alpha 0",
-        unscaled="Pyro's RenyiELBO is no bound when log-probabilities are rescaled",
+        reparameterised="Pyro's RenyiELBO gives a discrete latent's guide a gradient of exactly 0 at alpha 0: use vr, "
+        "iwae or vimco",
+        unscaled="Pyro's RenyiELBO is no bound when log-probabilities are rescaled: use vr or iwae",
         options=("alpha",),
     ),
     _entry(
         "rws",
         ReweightedWakeSleep,
         "reweighted wake-sleep",
-        joint="Pyro weighs the whole minibatch as one datum",
+        joint="Pyro weighs the whole minibatch as one datum (wake-sleep weighs each)",
         unscaled="its importance weights are those of the unscaled densities",
         min_particles=2,
         options=("insomnia",),
