@@ -141,6 +141,14 @@ def test_resume_takes_the_run_as_it_was_and_refuses_to_change_it(tmp_path, capsy
     assert cli.main(["train", "--resume", str(tmp_path / "none")]) == 3
 
 
+def test_a_step_that_cannot_fit_into_memory_is_refused_with_the_estimate(tmp_path, capsys):
+    words = ["--particles", "1000000", "--batch-size", "1500", "--hidden", "60000", "--out", str(tmp_path / "run")]
+    assert cli.main(["train", *words]) == 2
+    # 1500 rows x 1e6 particles x (2 x 64 + 60000 + 2 x 16) values x 4 bytes
+    assert "needs at least 3.61e+05 GB a step" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def random_words(rng: random.Random) -> list[str]:
     """A random argument list: flags right and nearly right, with values that fit, nearly fit, or do not."""
     words = []
