@@ -208,6 +208,12 @@ def test_the_second_layer_reads_the_first_or_the_data(guide, depends):
     assert moved == depends
 
 
+def test_the_path_runs_upwards_through_the_draw():
+    _, guide = pair("amortised", latent="normal", layers=(3, 2), **SMALL)
+    guide.encode(images())["z2"].mean.sum().backward()
+    assert all((parameter.grad != 0).any() for parameter in guide.networks[0].parameters())
+
+
 @every_guide
 def test_the_encoder_sees_the_data_less_its_mean(guide):
     x_mean = torch.rand(X)

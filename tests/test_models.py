@@ -205,6 +205,22 @@ def test_the_decoder_starts_at_the_mean_of_the_data(likelihood, trunk):
     torch.testing.assert_close(model.decode(torch.randn(B, 16)), x_mean.expand(B, X))
 
 
+def test_the_decoder_mirrors_the_widths_of_the_encoder():
+    trunk = TRUNKS["mlp"]((X,), (7, 4))
+    networks = trunk.encoder(torch.zeros(2)), trunk.between(3, torch.zeros(2)), trunk.decoder(2, torch.zeros(X))
+    widths = [[(m.in_features, m.out_features) for m in net.modules() if hasattr(m, "in_features")] for net in networks]
+    assert widths == [[(X, 7), (7, 4), (4, 2)], [(3, 7), (7, 4), (4, 2)], [(2, 4), (4, 7), (7, X)]]
+
+
+def test_the_path_runs_from_every_layer_to_the_one_below():
+    model = VAE(X, layers=(3, 2), **SMALL)
+    values = {"z2": torch.randn(B, 2, requires_grad=True), "z1": torch.randn(B, 3, requires_grad=True)}
+    trace = trace_of(poutine.condition(model, data=values), torch.rand(B, X).round())
+    for above, below in (("z2", "z1"), ("z1", "x")):
+        (gradient,) = torch.autograd.grad(trace.nodes[below]["log_prob"].sum(), values[above], retain_graph=True)
+        assert (gradient != 0).all()
+
+
 def test_never_and_always_lit_pixels_start_at_finite_log_odds():
     bias = LIKELIHOODS["bernoulli"]().raw(torch.tensor([0.0, 0.5, 1.0]))
     torch.testing.assert_close(bias, torch.tensor([-6.906755, 0.0, 6.906755]))
