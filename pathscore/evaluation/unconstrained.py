@@ -73,8 +73,7 @@ class LatentSpace:
         # Rows outside are scored at the origin, where no program fails, and then ruled out.
         values, log_jacobian = self._constrain(torch.where(outside[..., None], 0.0, u))
         traces = self._run(GiveValues(values))
-        shape = (self.chains, self.points)
-        log_q, log_p = (sum_per_datum(site_terms(t, shape[:1]), shape) + log_jacobian for t in traces)
+        log_q, log_p = (sum_per_datum(site_terms(t, (self.chains,)), log_jacobian) for t in traces)
         return log_q.masked_fill(outside, -torch.inf), log_p.masked_fill(outside, -torch.inf)
 
     def gap(self, u: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Log-weights of guide draws, one per particle and data point: what every sampled evaluation is made of.
 
 `draw(model, guide, data, particles, depth) -> Weights`, tensors (K, B); `chunks` cuts the work into passes of constant
-memory; `isolated(seed)` is the context in which all evaluation runs. K particles, B data points of a pass.
+memory; `isolated(data, seed)` is the context in which all evaluation runs. K particles, B data points of a pass.
 
 Conventions for the programs: model(*data) and guide(*data) accept any number of data points along the first axis of
 each tensor, and every sample site lies in one plate over them, for example `pyro.plate("data", len(x), dim=-1)`.
@@ -16,6 +16,7 @@ import torch
 
 from pathscore.errors import UsageError
 from pathscore.exact.rows import Term, run_rows, site_terms, trial
+from pathscore.streams import beside
 
 Data = tuple[torch.Tensor, ...]
 Program = Callable[..., object]
@@ -41,9 +42,7 @@ class Weights(NamedTuple):
 @contextmanager
 def isolated(data: Data, seed: int) -> Iterator[None]:
     """No gradient, and a random stream of its own: the caller's generators are as before when it ends."""
-    devices = [data[0].device] if data[0].is_cuda else []
-    with torch.random.fork_rng(devices), torch.no_grad():
-        torch.manual_seed(seed)
+    with beside(data[0].device, "evaluation", seed), torch.no_grad():
         yield
 
 
@@ -81,11 +80,11 @@ def draw(model: Program, guide: Program, data: Data, particles: int, depth: int)
     guide_trace, model_trace = run_rows(model, guide, data, {}, nullcontext(), particles, depth)
     q, p = site_terms(guide_trace, (particles,)), site_terms(model_trace, (particles,))
     latent = {term.name for term in q}
-    shape = (particles, len(data[0]))
+    total = torch.zeros(particles, len(data[0]), device=data[0].device)
     return Weights(
-        sum_per_datum([t for t in p if t.name in latent], shape),
-        sum_per_datum([t for t in p if t.name not in latent], shape),
-        sum_per_datum(q, shape),
+        sum_per_datum([t for t in p if t.name in latent], total),
+        sum_per_datum([t for t in p if t.name not in latent], total),
+        sum_per_datum(q, total),
     )
 
 
@@ -100,11 +99,10 @@ def data_plate(name: str, frames: frozenset, points: int) -> int:
     return max(dims)
 
 
-def sum_per_datum(terms: list[Term] | tuple[Term, ...], shape: tuple[int, int]) -> torch.Tensor:
-    """The masked, unscaled log-probabilities of some sites, summed to (K, B)."""
-    total = torch.zeros(shape)
+def sum_per_datum(terms: list[Term] | tuple[Term, ...], total: torch.Tensor) -> torch.Tensor:
+    """The masked, unscaled log-probabilities of some sites, added to a total (K, B)."""
     for term in terms:
-        plate = data_plate(term.name, term.frames, shape[1])
+        plate = data_plate(term.name, term.frames, total.shape[1])
         others = [d for d in range(1 - term.masked.dim(), 0) if d != plate]
         log = term.masked.sum(others) if others else term.masked
         total = total.to(log) + log

@@ -59,9 +59,14 @@ def _sites(trace) -> list[tuple[str, Any]]:
     ]
 
 
+def cuda_in_use() -> list[int]:
+    """The current CUDA device if this process uses one: whose generator `fork_rng` has to keep beside the CPU's."""
+    return [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+
+
 def trial(model, guide, args, kwargs) -> tuple[list[tuple[str, Any]], int]:
     """The guide's latent sites (name, site) and the depth of plates, from a run whose random draws are given back."""
-    with torch.random.fork_rng(), torch.no_grad():
+    with torch.random.fork_rng(cuda_in_use()), torch.no_grad():
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
     for name, site in _sites(model_trace):
