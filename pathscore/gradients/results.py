@@ -128,8 +128,8 @@ def variance_ratio(a: Row, b: Row, z: float = 2.576) -> tuple[float, float]:
 
         exp(log V_a − log V_b ± z √(se_a² / V_a² + se_b² / V_b²))
 
-    The two must have been drawn with different random numbers, or it is too wide (never too narrow) where they are
-    positively correlated.
+    Treats the two as independent: common random numbers, which correlate them positively, make it wider than it
+    need be.
     """
     spread = z * math.hypot(a.variance_se / a.total_variance, b.variance_se / b.total_variance)
     ratio = a.total_variance / b.total_variance

@@ -32,6 +32,7 @@ class ToyFamily:
     """A latent family: `make(raw (D, n)) -> distribution`, `features(z) -> (…, width)` read by the network.
 
     size: D if none is asked for, small enough for an exact gradient. raw: numbers n a variable takes.
+    prior: from raw numbers of the right shape; None: `make` of zeros.
     linear: whether x is a linear function of z plus Normal noise, so that the ELBO has a closed form.
     """
 
@@ -39,6 +40,7 @@ class ToyFamily:
     raw: int
     make: Callable[[Tensor], Any]
     features: Callable[[Tensor], Tensor]
+    prior: Callable[[Tensor], Any] | None = None
     linear: bool = False
 
 
@@ -46,12 +48,27 @@ def _one_hot(raw: Tensor) -> Any:
     return dist.OneHotCategorical(logits=raw)
 
 
+def _standard(family: Callable) -> Callable[[Tensor], Any]:
+    return lambda raw: family(torch.zeros_like(raw[..., 0]), 1.0)
+
+
 TOYS: dict[str, ToyFamily] = {
     "bernoulli": ToyFamily(6, 1, lambda raw: dist.Bernoulli(logits=raw[..., 0]), lambda z: 2 * z - 1),
     "categorical": ToyFamily(4, 3, _one_hot, lambda z: z.flatten(-2) - 1 / z.shape[-1]),
-    "normal": ToyFamily(6, 2, lambda raw: dist.Normal(raw[..., 0], (raw[..., 1] - 0.5).exp()), lambda z: z, True),
-    "laplace": ToyFamily(2, 2, lambda raw: dist.Laplace(raw[..., 0], (raw[..., 1] - 0.5).exp()), lambda z: z),
-    "lognormal": ToyFamily(2, 2, lambda raw: dist.LogNormal(raw[..., 0], (raw[..., 1] - 1).exp()), lambda z: z - 1),
+    "normal": ToyFamily(
+        6, 2, lambda raw: dist.Normal(raw[..., 0], (raw[..., 1] - 0.5).exp()), lambda z: z, _standard(dist.Normal), True
+    ),
+    # A Laplace prior would have a kink inside every quadrature panel.
+    "laplace": ToyFamily(
+        2, 2, lambda raw: dist.Laplace(raw[..., 0], (raw[..., 1] - 0.5).exp()), lambda z: z, _standard(dist.Normal)
+    ),
+    "lognormal": ToyFamily(
+        2,
+        2,
+        lambda raw: dist.LogNormal(raw[..., 0], (raw[..., 1] - 1).exp()),
+        lambda z: z - 1,
+        _standard(dist.LogNormal),
+    ),
     "gamma": ToyFamily(2, 2, lambda raw: dist.Gamma(2 * raw[..., 0].exp(), 2 * raw[..., 1].exp()), lambda z: z - 1),
     "poisson": ToyFamily(2, 1, lambda raw: dist.Poisson(raw[..., 0].exp()), lambda z: z - 1),
 }
@@ -99,10 +116,11 @@ def make_toy(
 def _elbo(latent: str, family: ToyFamily, guide: Callable, raw: Tensor, stream: torch.Generator, _: float) -> Toy:
     width = family.features(family.make(raw).sample()).shape[-1]
     inner, outer = (torch.randn(n, HIDDEN, generator=stream, dtype=raw.dtype) / n**0.5 for n in (width, X))
+    prior = family.prior(raw) if family.prior else family.make(torch.zeros_like(raw))
     x = (torch.rand(X, generator=stream, dtype=raw.dtype) < 0.5).to(raw)
 
     def model() -> None:
-        hidden = family.features(pyro.sample("z", family.make(torch.zeros_like(raw)).to_event(1))) @ inner
+        hidden = family.features(pyro.sample("z", prior.to_event(1))) @ inner
         means = (hidden if family.linear else 2 * torch.tanh(hidden)) @ outer.T
         noise = dist.Normal(means, 1.0) if family.linear else dist.Bernoulli(logits=means)
         pyro.sample("x", noise.to_event(1), obs=x)
