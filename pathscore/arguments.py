@@ -31,6 +31,7 @@ class Invocation:
     config: str | None = option(None, "preset FILE.toml; flags override it", check=FILLED)
     out: str | None = option(None, "run directory", check=FILLED, none="auto")
     resume: str | None = option(None, "continue the run in this directory", check=FILLED)
+    report: bool = option(False, "diagnose the guide at the end: report.html")
     quiet: bool = option(False, "print the result only")
     debug: bool = option(False, "show tracebacks")
 

@@ -66,6 +66,10 @@ def execute(job: Assembly, call: Invocation) -> dict[str, Any]:
         say(call, finish(job, x_test, directory))
         rundir.write_text(directory / rundir.SUMMARY, json.dumps(finite(summary), indent=2) + "\n")
     print(closing(job, summary, directory))
+    if call.report:
+        from pathscore.diagnostics.command import DiagnoseRequest, report
+
+        report(directory, DiagnoseRequest(threads=config.threads or 1, quiet=call.quiet, debug=call.debug))
     return summary
 
 

@@ -49,7 +49,7 @@ _HOME = {
     "calibrate": "calibration",
     "compare": "comparison",
     "diagnose": "diagnosing",
-    "examine": "diagnosing",
+    "examine": "examining",
     "mcmc_to_arviz": "mcmc",
     "to_arviz": "arviz",
 }

@@ -3,7 +3,7 @@
 Every function takes the lines of `metrics.jsonl` as `read_metrics` returns them, and a `Palette`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,20 +30,17 @@ def with_seconds(metrics: Metrics) -> list[dict[str, Any]]:
     return filled
 
 
-def training_plot(palette: Palette, metrics: Metrics) -> Figure:
-    """ELBO against steps and against seconds, and the gradient norm."""
-    figure, axes = panels(palette, 1, 3, (8.6, 2.9))
+def training_plot(palette: Palette, metrics: Metrics, x: str) -> Figure:
+    """Training and validation ELBO against "step" or "seconds"."""
+    figure, (ax,) = panels(palette)
     metrics = with_seconds(metrics)
-    for ax, x in zip(axes, ("step", "seconds"), strict=False):
-        ax.plot(*series(metrics, x, "train_elbo"), color=palette.main, label="training")
-        validation = series(metrics, x, "valid_elbo")
-        if len(validation[0]):
-            ax.plot(*validation, color=palette.second, label="validation")
-        ax.set(xlabel=x, ylabel="ELBO (nat)" if x == "step" else "")
-        clip_start(ax, series(metrics, x, "train_elbo")[1])
-    legend(axes[0], palette)
-    axes[2].plot(*series(metrics, "step", "gradient_norm"), color=palette.main)
-    axes[2].set(xlabel="step", ylabel="gradient norm", yscale="log")
+    ax.plot(*series(metrics, x, "train_elbo"), color=palette.main, label="training")
+    validation = series(metrics, x, "valid_elbo")
+    if len(validation[0]):
+        ax.plot(*validation, color=palette.second, label="validation")
+    ax.set(xlabel=x, ylabel="ELBO (nat)")
+    clip_start(ax, series(metrics, x, "train_elbo")[1])
+    legend(ax, palette)
     return figure
 
 
@@ -55,41 +52,36 @@ def clip_start(ax, values: np.ndarray) -> None:
         ax.set_ylim(low - room, values.max() + room)
 
 
-def comparison_plot(palette: Palette, runs: dict[str, Metrics], evaluations: dict[str, float]) -> Figure:
-    """Validation (or training) ELBO of several runs against steps, seconds, and model evaluations.
+def comparison_plot(palette: Palette, runs: Mapping[str, Metrics], x: str, evaluations: Mapping[str, float]) -> Figure:
+    """Validation (or training) ELBO of several runs against "step", "seconds" or "evaluations".
 
     `evaluations[name]`: log-density evaluations of one datum in one step (batch size × rows).
     """
-    figure, axes = panels(palette, 1, 3, (9.6, 3.4))
-    lowest = []
-    for i, (name, metrics) in enumerate(runs.items()):
-        filled = with_seconds(metrics)
-        lines = [{**line, "evaluations": line.get("step", 0) * evaluations[name]} for line in filled]
-        key = "valid_elbo" if any("valid_elbo" in line for line in lines) else "train_elbo"
-        for ax, x in zip(axes, ("step", "seconds", "evaluations"), strict=True):
-            ax.plot(*series(lines, x, key), color=f"C{i % 10}", label=name, marker="." if key == "valid_elbo" else "")
-            ax.set(xlabel=x)
-        lowest.append(series(lines, "step", key)[1])
-    everything = np.concatenate(lowest) if lowest else np.array([])
-    for ax in axes:
-        clip_start(ax, everything)
-    axes[0].set(ylabel="ELBO (nat)")
-    figure.legend(
-        *axes[0].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-        fontsize=8,
-        labelcolor=palette.text,
-    )
+    lines = {}
+    for name, metrics in runs.items():
+        filled = [{**line, "evaluations": line.get("step", 0) * evaluations[name]} for line in with_seconds(metrics)]
+        key = "valid_elbo" if any("valid_elbo" in line for line in filled) else "train_elbo"
+        lines[name] = series(filled, x, key)
+    figure = several(palette, lines, x, "ELBO (nat)")
+    clip_start(figure.axes[0], np.concatenate([y for _, y in lines.values()]))
     return figure
 
 
-def gradient_plot(palette: Palette, runs: dict[str, Metrics], key: str) -> Figure:
-    """A gradient statistic of several runs along the trajectory, logarithmic."""
-    figure, (ax,) = panels(palette, 1, 1, (7.2, 3.0))
-    for i, (name, metrics) in enumerate(runs.items()):
-        ax.plot(*series(metrics, "step", key), color=f"C{i % 10}", label=name)
-    ax.set(xlabel="step", ylabel=key.replace("_", " "), yscale="log")
-    legend(ax, palette)
+def several(
+    palette: Palette, lines: dict[str, tuple[np.ndarray, np.ndarray]], x: str, y: str, log: bool = False
+) -> Figure:
+    """Named lines in one panel, their names below it."""
+    figure, (ax,) = panels(palette, size=(4.8, 3.3 + 0.2 * len(lines)))
+    for i, (name, (at, values)) in enumerate(lines.items()):
+        ax.plot(at, values, color=f"C{i % 10}", marker="." if len(at) < 50 else "", label=name)
+    ax.set(xlabel=x, ylabel=y, **({"yscale": "log"} if log else {}))
+    figure.legend(loc="outside lower left", ncols=1, frameon=False, fontsize=8, labelcolor=palette.text)
     return figure
+
+
+def variances(metrics: Metrics) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Tracked gradient variance by estimator: name → (steps, total variance)."""
+    lines = [line for line in metrics if isinstance(line.get("gradient_variance"), dict)]
+    names = dict.fromkeys(name for line in lines for name in line["gradient_variance"])
+    flat = [{"step": line["step"], **line["gradient_variance"]} for line in lines]
+    return {name: series(flat, "step", name) for name in names}

@@ -1,7 +1,7 @@
-"""Run the diagnostics: on any pair (`examine`), or on a run directory, with files and a page (`diagnose`).
+"""Diagnose a run directory on its held-out data: `diagnose(run_dir) -> Path` of report.html.
 
-`examine(model, guide, x) -> [Section]`; `diagnose(run_dir) -> Path` of report.html. One diagnostic that can't be
-computed says why in its section and leaves the others alone.
+Beside the page it writes posterior.nc (draws in ArviZ's schema), diagnostics.json (verdicts and numbers) and the
+pictures. Files are put in place whole.
 """
 
 import json
@@ -13,75 +13,31 @@ from typing import Any
 import numpy as np
 import torch
 
-from pathscore.diagnostics import DIAGNOSTICS, Diagnostic
 from pathscore.diagnostics.arviz import to_arviz
+from pathscore.diagnostics.examining import sections_of
 from pathscore.diagnostics.page import Drawn, draw_all, render
 from pathscore.diagnostics.palette import LIGHT
 from pathscore.diagnostics.runs import Run, open_run
 from pathscore.diagnostics.sections import gradients, training
 from pathscore.diagnostics.subject import Effort, Section, Subject
-from pathscore.diagnostics.verdicts import not_computed
-from pathscore.errors import PathscoreError, RunDirError, unknown
+from pathscore.errors import RunDirError
 from pathscore.rundir import write_text
 
+NOTEBOOK = """\
+import arviz as az
+import numpy as np
+
+draws = az.from_netcdf("{path}")
+az.summary(draws, var_names=["{site}"], coords={{"data": [0]}}, kind="stats")
+az.plot_forest(draws, var_names=["{site}"], coords={{"data": [0]}})
+
+# Expectations under the posterior rather than the guide: reweight, one set of weights a data point.
+log_w = draws["sample_stats"]["log_weight"]
+w = np.exp(log_w - log_w.max("draw"))
+mean = (draws["posterior"]["{site}"] * w).sum(["chain", "draw"]) / w.sum(["chain", "draw"])
+"""
+
 POSTERIOR, PAGE, NUMBERS, PICTURES = "posterior.nc", "report.html", "diagnostics.json", "diagnostics"
-
-
-def examine(
-    model: Callable,
-    guide: Callable,
-    x,
-    *,
-    names: Sequence[str] | None = None,
-    effort: Effort | None = None,
-    labels: np.ndarray | None = None,
-    image_shape: tuple[int, ...] | None = None,
-    strict: bool = False,
-) -> list[Section]:
-    """Diagnose any Pyro model/guide pair on data x (a tensor, or a tuple of program arguments).
-
-    `names`: entries of DIAGNOSTICS, all by default; `strict`: raise what a diagnostic raises instead of noting it.
-    Look at `section.verdicts` and `verdict.flagged`.
-    """
-    effort = effort or Effort()
-    args = x if isinstance(x, tuple) else (x,)
-    tree = to_arviz(model, guide, args, effort.draws, prior_draws=0, predictive_draws=0, seed=effort.seed)
-    return sections_of(Subject(model, guide, args, tree, effort, labels, image_shape), names, strict)
-
-
-def sections_of(
-    subject: Subject, names: Sequence[str] | None, strict: bool, progress: Callable[[str], None] = lambda name: None
-) -> list[Section]:
-    """The sections of the chosen diagnostics, in the order of the table."""
-    chosen = list(DIAGNOSTICS) if names is None else list(names)
-    for name in chosen:
-        if name not in DIAGNOSTICS:
-            raise unknown("diagnostic", name, DIAGNOSTICS)
-    found = []
-    for name in chosen:
-        progress(name)
-        found.append(_attempt(DIAGNOSTICS[name], subject, strict))
-    return found
-
-
-def _attempt(diagnostic: Diagnostic, subject: Subject, strict: bool) -> Section:
-    """One section, or one that says why there is none: a page with a hole is worth more than no page."""
-    try:
-        return diagnostic(subject)
-    except PathscoreError as error:
-        if strict:
-            raise
-        reason = str(error)
-    except Exception as error:  # a program of the user's that some check can't run, in whatever way
-        if strict:
-            raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    return Section(
-        diagnostic.name,
-        diagnostic.doc[0].upper() + diagnostic.doc[1:],
-        "",
-        [not_computed(diagnostic.name, diagnostic.name, reason)],
-    )
 
 
 def diagnose(
@@ -110,6 +66,7 @@ def diagnose(
                 training.section(run),
                 gradients.section(run.path),
                 *sections_of(subject, names, strict, progress),
+                notebook(run, subject.layout.of("latent")[-1].name),
             ]
         finally:
             tree.close()
@@ -119,6 +76,16 @@ def diagnose(
     write_text(run.path / NUMBERS, numbers(run, effort, sections))
     write_text(run.path / PAGE, render(f"Run {run.name}", subtitle(run, len(x)), sections, footer(effort), drawn))
     return run.path / PAGE
+
+
+def notebook(run: Run, site: str) -> Section:
+    """How to go on from posterior.nc."""
+    return Section(
+        "notebook",
+        "Go on in a notebook",
+        "All draws behind this page are in posterior.nc, in ArviZ's schema.",
+        code=NOTEBOOK.format(path=run.path / POSTERIOR, site=site),
+    )
 
 
 def write_posterior(run: Run, x: torch.Tensor, labels: np.ndarray | None, effort: Effort):
@@ -174,15 +141,15 @@ def numbers(run: Run, effort: Effort, sections: Sequence[Section]) -> str:
         "effort": vars(effort),
         "sections": {s.name: {"numbers": s.numbers, "verdicts": [vars(v) for v in s.verdicts]} for s in sections},
     }
-    return json.dumps(_plain(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(plain(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Numbers that JSON can hold; null for what isn't finite."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not np.isfinite(value) else value

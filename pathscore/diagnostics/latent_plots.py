@@ -13,7 +13,7 @@ from pathscore.diagnostics.palette import Palette, legend, panels
 
 def rate_plot(palette: Palette, rate: np.ndarray, active: np.ndarray) -> Figure:
     """KL of every unit, sorted, active ones in colour."""
-    figure, (ax,) = panels(palette, 1, 1, (7.2, 2.8))
+    figure, (ax,) = panels(palette)
     order = np.argsort(rate)[::-1]
     ax.bar(np.arange(len(order)), rate[order], color=[palette.main if a else palette.faint for a in active[order]])
     ax.set(xlabel="units, sorted (grey: inactive)", ylabel="KL(q ‖ p) (nat)")
@@ -24,7 +24,7 @@ def aggregate_plot(
     palette: Palette, aggregate: np.ndarray, prior: np.ndarray, names: Sequence[str], discrete: bool
 ) -> Figure:
     """Aggregate posterior against prior for a few units, (M, U): histograms, or frequencies of 1 for 0/1 units."""
-    figure, axes = panels(palette, 1, 1 if discrete else len(names), (8.4, 2.6))
+    figure, axes = panels(palette, *((1, 1) if discrete else (2, 3)))
     if discrete:
         index = np.arange(len(names))
         axes[0].bar(index - 0.2, aggregate.mean(0), width=0.4, color=palette.main, label="aggregate posterior")
@@ -35,7 +35,9 @@ def aggregate_plot(
         axes[0].tick_params(axis="x", labelrotation=60)
         legend(axes[0], palette)
         return figure
-    for ax, a, p, name in zip(axes, aggregate.T, prior.T, names, strict=True):
+    for ax in axes[len(names) :]:
+        ax.set_axis_off()
+    for ax, a, p, name in zip(axes, aggregate.T, prior.T, names, strict=False):
         low, high = np.quantile(np.concatenate([a, p]), [0.002, 0.998])
         edges = np.linspace(low, max(high, low + 1e-6), 41)
         ax.hist(a, edges, density=True, color=palette.main, alpha=0.7)
@@ -46,7 +48,7 @@ def aggregate_plot(
 
 def heat_map(palette: Palette, means: np.ndarray, order: np.ndarray, label: str) -> Figure:
     """q(z = 1 | x): data points down (sorted by label), units across."""
-    figure, (ax,) = panels(palette, 1, 1, (7.2, 3.6))
+    figure, (ax,) = panels(palette)
     image = ax.imshow(means[order], aspect="auto", cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
     bar = figure.colorbar(image, ax=ax)
     bar.ax.tick_params(colors=palette.text, labelsize=9)
@@ -58,7 +60,7 @@ def embedding_plot(
     palette: Palette, points: np.ndarray, labels: np.ndarray | None, axes_names: Sequence[str]
 ) -> Figure:
     """Two-dimensional projection of the guide's means (N, 2), coloured by label."""
-    figure, (ax,) = panels(palette, 1, 1, (5.6, 4.2))
+    figure, (ax,) = panels(palette, size=(4.8, 4.2))
     if labels is None:
         ax.scatter(*points.T, s=8, color=palette.main, alpha=0.6)
     for i, label in enumerate(np.unique(labels) if labels is not None else []):

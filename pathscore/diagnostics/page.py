@@ -84,8 +84,8 @@ def _section(section: Section, drawn: Drawn) -> str:
         *(f"<p><strong>{_text(note)}</strong></p>" for note in section.notes),
         _verdicts(section.verdicts),
         *map(_table, section.tables),
-        *(_picture(p, drawn[p.name]) for p in section.pictures),
-        *(_image(title, data) for title, data in section.images),
+        f"<pre>{_text(section.code)}</pre>" if section.code else "",
+        _pictures(section, drawn),
         "</section>",
     ]
     return "\n".join(part for part in parts if part)
@@ -106,13 +106,19 @@ def _verdict(verdict: Verdict) -> str:
 
 
 def _table(table: Table) -> str:
-    caption = f"<caption>{_text(table.caption)}</caption>" if table.caption else ""
+    caption = f"<caption>{_text(table.caption)}</caption>" if table.caption and not table.folded else ""
     head = "".join(f'<th scope="col">{_text(h)}</th>' for h in table.header)
     body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
-    return (
+    markup = (
         f'<div class="scroll" tabindex="0"><table>{caption}<thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
+    return f"<details><summary>{_text(table.caption)}</summary>{markup}</details>" if table.folded else markup
+
+
+def _pictures(section: Section, drawn: Drawn) -> str:
+    items = [_picture(p, drawn[p.name]) for p in section.pictures] + [_image(*image) for image in section.images]
+    return f'<div class="pictures">{"".join(items)}</div>' if items else ""
 
 
 def _picture(picture: Picture, drawn: Mapping[str, bytes]) -> str:
@@ -126,6 +132,6 @@ def _picture(picture: Picture, drawn: Mapping[str, bytes]) -> str:
 
 def _image(title: str, data: str) -> str:
     return (
-        f'<figure><img class="paper" src="data:image/png;base64,{data}" alt="{_text(title)}">'
+        f'<figure class="wide"><img class="paper" src="data:image/png;base64,{data}" alt="{_text(title)}">'
         f"<figcaption><strong>{_text(title)}.</strong></figcaption></figure>"
     )

@@ -35,8 +35,12 @@ DARK = Palette("dark", "#161b22", "#d9e0e8", "#3a4552", "#6cb2f0", "#f0a062", "#
 THEMES = (LIGHT, DARK)
 
 
+PANEL = (4.8, 3.3)
+"""Inches of one panel: readable at the width of a phone, two side by side on a desk."""
+
+
 def panels(
-    palette: Palette, rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.2, 3.4)
+    palette: Palette, rows: int = 1, columns: int = 1, size: tuple[float, float] = PANEL
 ) -> tuple[Figure, list[Axes]]:
     """A figure with rows × columns axes in the palette's colours."""
     figure = Figure(figsize=size, facecolor=palette.background, layout="constrained")
@@ -48,7 +52,7 @@ def panels(
 
 def _dress(ax: Axes, palette: Palette) -> None:
     ax.set_facecolor(palette.background)
-    ax.tick_params(colors=palette.text, labelsize=9)
+    ax.tick_params(which="both", colors=palette.text, labelsize=9)
     for side, spine in ax.spines.items():
         spine.set_color(palette.faint)
         spine.set_visible(side in ("left", "bottom"))

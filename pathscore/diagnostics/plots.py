@@ -13,26 +13,29 @@ from pathscore.diagnostics.palette import Palette, legend, panels
 from pathscore.diagnostics.reliability import Curve
 
 
-def importance_plot(
-    palette: Palette, relative_ess: np.ndarray, khat: np.ndarray, gap: np.ndarray, limit: float
+def histogram(
+    palette: Palette,
+    values: np.ndarray,
+    label: str,
+    limits: tuple[float, float] | None = None,
+    threshold: float | None = None,
 ) -> Figure:
-    """Per data point: histograms of relative ESS and of the gap, and k-hat against its threshold."""
-    figure, (left, middle, right) = panels(palette, 1, 3, (8.4, 3.0))
-    left.hist(relative_ess, bins=25, range=(0, 1), color=palette.main)
-    left.set(xlabel="relative ESS", ylabel="data points")
-    middle.hist(gap, bins=25, color=palette.main)
-    middle.set(xlabel="log p(x) − ELBO (nat)")
-    fitted = khat[np.isfinite(khat)]
-    right.hist(fitted if len(fitted) else [0.0], bins=25, color=palette.main, alpha=1.0 if len(fitted) else 0.0)
-    right.axvline(limit, color=palette.bad, linestyle="--", label=f"threshold {limit:.2f}")
-    right.set(xlabel="Pareto k-hat" + ("" if len(fitted) else " (all weights flat)"))
-    legend(right, palette)
+    """Histogram over data points of the finite values, with a threshold."""
+    figure, (ax,) = panels(palette)
+    finite = values[np.isfinite(values)]
+    if len(finite):
+        ax.hist(finite, bins=25, range=limits, color=palette.main)
+    left_out = len(values) - len(finite)
+    ax.set(xlabel=label + (f" ({left_out} not finite)" if left_out else ""), ylabel="data points")
+    if threshold is not None:
+        ax.axvline(threshold, color=palette.bad, linestyle="--", label=f"threshold {threshold:.2f}")
+        legend(ax, palette)
     return figure
 
 
 def ecdf_plot(palette: Palette, pit: np.ndarray, worst: int, label: str, level: float = 0.99) -> Figure:
     """ECDF of ranks minus the diagonal, with the simultaneous band: all coordinates (N, D), one in front."""
-    figure, (ax,) = panels(palette, 1, 1, (7.2, 3.4))
+    figure, (ax,) = panels(palette)
     band = uniformity.band(len(pit), 1 - (1 - level) / pit.shape[1])
     ax.fill_between(
         band.grid,
@@ -58,11 +61,9 @@ def ecdf_plot(palette: Palette, pit: np.ndarray, worst: int, label: str, level: 
     return figure
 
 
-def coverage_plot(
-    palette: Palette, nominal: Sequence[float], observed: Sequence[float], error: np.ndarray
-) -> Figure:
+def coverage_plot(palette: Palette, nominal: Sequence[float], observed: Sequence[float], error: np.ndarray) -> Figure:
     """Observed against nominal coverage with two standard errors."""
-    figure, (ax,) = panels(palette, 1, 1, (4.2, 3.6))
+    figure, (ax,) = panels(palette, size=(4.8, 4.2))
     ax.plot([0, 1], [0, 1], color=palette.faint)
     ax.errorbar(nominal, observed, yerr=2 * np.asarray(error), fmt="o", color=palette.main, capsize=3)
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="nominal coverage", ylabel="observed coverage", aspect="equal")
@@ -71,7 +72,7 @@ def coverage_plot(
 
 def reliability_plot(palette: Palette, held_out: Curve, model: Curve) -> Figure:
     """Isotonic frequency of pixels against their predicted probability (PAVA), held out and for data of the model."""
-    figure, (ax,) = panels(palette, 1, 1, (4.6, 3.8))
+    figure, (ax,) = panels(palette, size=(4.8, 4.2))
     ax.plot([0, 1], [0, 1], color=palette.faint)
     ax.step(
         model.predicted, model.observed, where="mid", color=palette.second, linewidth=1.8, label="data of the model"
@@ -88,7 +89,7 @@ def rootogram(palette: Palette, observed: np.ndarray, drawn: np.ndarray, rebuilt
     observed (N,), drawn and rebuilt (S, N): each row is one data set of the same size, from prior and posterior
     predictive.
     """
-    figure, (ax,) = panels(palette, 1, 1, (7.2, 3.2))
+    figure, (ax,) = panels(palette)
     low, high = min(observed.min(), drawn.min()), max(observed.max(), drawn.max())
     edges = (
         np.linspace(low - 0.5, high + 0.5, min(int(high - low) + 2, 41)) if high > low else np.array([low - 1, low + 1])
@@ -119,7 +120,7 @@ def rootogram(palette: Palette, observed: np.ndarray, drawn: np.ndarray, rebuilt
 
 def gap_plot(palette: Palette, amortisation: np.ndarray, approximation: np.ndarray) -> Figure:
     """Stacked bars of the two gaps per data point, sorted."""
-    figure, (ax,) = panels(palette, 1, 1, (7.2, 3.0))
+    figure, (ax,) = panels(palette)
     order = np.argsort(amortisation + approximation)
     index = np.arange(len(order))
     ax.bar(index, approximation[order], color=palette.main, width=1.0, label="approximation gap")
@@ -138,7 +139,7 @@ def gap_plot(palette: Palette, amortisation: np.ndarray, approximation: np.ndarr
 
 def chains_plot(palette: Palette, shift: np.ndarray, scale: np.ndarray) -> Figure:
     """Guide against NUTS for every coordinate: error of the mean and ratio of standard deviations."""
-    figure, (ax,) = panels(palette, 1, 1, (5.2, 3.4))
+    figure, (ax,) = panels(palette)
     ax.axhline(1, color=palette.faint)
     ax.axvline(0, color=palette.faint)
     ax.scatter(shift, scale, s=18, color=palette.main, alpha=0.7)

@@ -102,6 +102,7 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
+    folded: bool = False  # shown when its caption is clicked
 
 
 @dataclass(frozen=True)
@@ -116,4 +117,5 @@ class Section:
     pictures: Sequence[Picture] = ()
     numbers: dict[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    code: str = ""
     images: Sequence[tuple[str, str]] = ()  # (title, base64 PNG) of pictures that are files already

@@ -44,12 +44,12 @@ def section(path: Path) -> Section:
 
 
 def read_rows(path: Path) -> list[dict]:
-    """Rows of gradients.json: a list, or an object with a list under "rows"; empty when missing or unreadable."""
+    """Rows of gradients.json, under "estimators" or "rows" or as they are; empty when missing or unreadable."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
-    rows = found.get("rows", []) if isinstance(found, dict) else found
+    rows = found.get("estimators", found.get("rows")) if isinstance(found, dict) else found
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 

@@ -34,7 +34,7 @@ def section(subject: Subject) -> Section:
         INTRO.format(draws=found.draws),
         verdicts=[*_verdicts(found, subject.discrete), *_exact_verdict(reference)],
         tables=[_table(found, reference)],
-        pictures=[_picture(found)],
+        pictures=_pictures(found),
         numbers=_numbers(found, reference),
         notes=notes,
     )
@@ -107,15 +107,30 @@ def _table(found: Importance, reference: dict | None) -> Table:
     return Table(("nats per data point", "mean", "± s.e."), rows)
 
 
-def _picture(found: Importance) -> Picture:
+def _pictures(found: Importance) -> list[Picture]:
     ess, khat, gap = (np.ravel(v) for v in (found.relative_ess, found.khat, found.gap))
-    return Picture(
-        "importance",
-        "Importance weights per data point",
-        f"Histograms over data points: relative effective sample size (median {np.median(ess):.2f}), gap between log "
-        f"p(x) and ELBO (mean {gap.mean():.2f} nat), Pareto k-hat.",
-        partial(plots.importance_plot, relative_ess=ess, khat=khat, gap=gap, limit=found.khat_threshold),
-    )
+    draw = plots.histogram
+    return [
+        Picture(
+            "ess",
+            "Relative effective sample size",
+            f"Histogram over data points, median {np.median(ess):.2f}; 1 means that every draw counts fully.",
+            partial(draw, values=ess, label="relative ESS", limits=(0.0, 1.0)),
+        ),
+        Picture(
+            "gap",
+            "Gap between log p(x) and ELBO",
+            f"Histogram over data points, mean {gap.mean():.2f} nat.",
+            partial(draw, values=gap, label="log p(x) − ELBO (nat)"),
+        ),
+        Picture(
+            "khat",
+            "Pareto k-hat",
+            f"Histogram over data points; {np.mean(khat > found.khat_threshold):.0%} lie above the threshold. Data "
+            "points with flat weights have no k-hat.",
+            partial(draw, values=khat, label="Pareto k-hat", threshold=found.khat_threshold),
+        ),
+    ]
 
 
 def _numbers(found: Importance, reference: dict | None) -> dict:

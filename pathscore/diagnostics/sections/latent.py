@@ -94,7 +94,7 @@ def _aggregate(name: str, site: SiteUse) -> Picture:
     flat, prior = (a.reshape(len(a), -1) for a in (site.aggregate, site.prior))
     spread = np.maximum(prior.std(0), 1e-6)
     difference = np.abs(flat.mean(0) - prior.mean(0)) / spread + np.abs(flat.std(0) / spread - 1)
-    top = np.argsort(difference)[::-1][: 24 if site.discrete else 5]
+    top = np.argsort(difference)[::-1][: 16 if site.discrete else 6]
     return Picture(
         f"aggregate-{name}",
         f"{name}: aggregate posterior (filled) against prior (line)",

@@ -47,23 +47,30 @@ def section(run: Run) -> Section:
     results = [
         (label, _value(run.summary, key, unit)) for key, label, unit in RESULTS if run.summary.get(key) is not None
     ]
-    tables = [Table(("choice", "value"), [*chosen, ("steps done", str(run.step))])]
+    tables = [Table(("choice", "value"), [*chosen, ("steps done", str(run.step))], "All choices", folded=True)]
     if results:
         tables.insert(
             0, Table(("result", "value"), results, "From summary.json; ± is one standard error over held-out data.")
         )
+    intro = "" if results else "The run has no summary.json: training or its evaluation did not finish."
+    return Section("run", "What was run", intro, tables=tables, pictures=_pictures(run), notes=run.notes)
+
+
+def _pictures(run: Run) -> list[Picture]:
     pictures = []
     if any("train_elbo" in line for line in run.metrics):
-        pictures.append(
-            Picture(
-                "training",
-                "Training",
-                "Training and validation ELBO against steps and seconds, and the gradient norm.",
-                partial(curves.training_plot, metrics=run.metrics),
-            )
-        )
-    intro = "" if results else "The run has no summary.json: training or its evaluation did not finish."
-    return Section("run", "What was run", intro, tables=tables, pictures=pictures, notes=run.notes)
+        for x in ("step", "seconds"):
+            draw = partial(curves.training_plot, metrics=run.metrics, x=x)
+            pictures.append(Picture(f"training-{x}", f"ELBO against {x}", "Training and validation ELBO.", draw))
+    norm = {"training": curves.series(run.metrics, "step", "gradient_norm")}
+    for name, title, lines in (
+        ("gradient-norm", "Gradient norm along the trajectory", norm),
+        ("gradient-variance", "Gradient variance along the trajectory", curves.variances(run.metrics)),
+    ):
+        if any(len(x) for x, _ in lines.values()):
+            draw = partial(curves.several, lines=lines, x="step", y=" ".join(title.split()[:2]).lower(), log=True)
+            pictures.append(Picture(name, title, "Against steps, logarithmic.", draw))
+    return pictures
 
 
 def _show(value) -> str:
