@@ -55,7 +55,7 @@ class Objective:
     alpha: float = option(0.0, "order of the Rényi bound (0: importance-weighted)", check=NOT_ONE)
     fill: str = option("geometric", "weight that stands in for a particle in vimco's signal", choices="fill")
     insomnia: float = option(1.0, "share of the wake phase in the guide's gradient", check=between(0, 1))
-    kl: str = option("sampled", "KL terms under trace and tracegraph: drawn, in closed form, or a relaxation's own", choices="kl")
+    kl: str = option("sampled", "KL terms under trace and tracegraph", choices="kl")
     free_bits: float = option(0.0, "nats of each layer's KL term that cost nothing", check=NOT_NEGATIVE)
     kl_weight: float = option(1.0, "weight of the latent terms", check=NOT_NEGATIVE)
     kl_warmup: float = option(0.0, "epochs over which the weight rises from 0", check=NOT_NEGATIVE)
