@@ -29,7 +29,7 @@ class Verb:
 VERBS: dict[str, Verb] = {
     "train": Verb("train, evaluate and save (python run.py is the same)", "pathscore.cli:train"),
     "gradients": Verb("bias, variance and cost of estimators, on a toy or a run", "pathscore.gradients.command:main"),
-    "diagnose": Verb("how far to trust the guide of a run: report.html", "pathscore.diagnostics.command:diagnose_words"),
+    "diagnose": Verb("how far to trust a run's guide: report.html", "pathscore.diagnostics.command:diagnose_words"),
     "compare": Verb("paired differences between runs: comparison.html", "pathscore.diagnostics.command:compare_words"),
     "list": Verb("print the tables of choices and which of them go together", "pathscore.matrix:main"),
 }
