@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pathscore.gradients.results import Run
 
 COARSE, CONVERGED = 49, 1e-4
-"""Nodes of a second, coarser quadrature, and how far (relatively) the two gradients may differ: a kink in the density of
-the model, |z| of a Laplace prior for one, can spoil a rule that is exact for smooth functions."""
+"""Nodes of a second, coarser quadrature, and how far (relatively) the two gradients may differ: a kink in the model's
+density, |z| of a Laplace prior for one, can spoil a rule that is exact for smooth functions."""
 
 EXACT_VALUES = 30_000_000
 """Most values of sample sites that summing out may hold."""
