@@ -4,6 +4,7 @@ Reliability 28, 31 to 33, 35, 36; bit-exact restoring (29) is tested here per ki
 loop in test_training.py and test_crash.py.
 """
 
+import copy
 import os
 import random
 import subprocess
@@ -24,9 +25,11 @@ from pathscore import checkpoint
 from pathscore.elbos import ELBOS, legal
 from pathscore.errors import RunDirError, UsageError
 from pathscore.optimiser import OptimizerSpec
+from pathscore.records import Position
 from pathscore.svi import SVI
 
 ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / "tests" / "golden"
 PAYLOAD = {"x": torch.arange(6.0), "plain": {"a": (1, 2.5, "b", None, True), "b": [1]}}
 
 
@@ -281,3 +284,34 @@ class TestState:
         svi = SVI(lambda x: None, lambda x: None, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO())
         with pytest.raises(UsageError, match="pass SVI an OptimizerSpec"):
             svi.state_dict()
+
+
+def golden_payload() -> dict:
+    """What tests/golden/checkpoint-format-1.pt holds: three steps of `function_run`, and the loss of the fourth."""
+    svi, x = function_run(), torch.linspace(-1, 1, 5)
+    for _ in range(3):
+        svi.step(x)
+    state, rng = copy.deepcopy(svi.state_dict()), torch.get_rng_state()
+    return {
+        "config": {},
+        "svi": state,
+        "rng": {"cpu": rng},
+        "position": vars(Position(step=3)),
+        "next_loss": svi.step(x),
+    }
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("checkpoint-format-*.pt")), ids=lambda path: path.stem)
+def test_checkpoints_of_every_released_format_load(path):
+    """Made by `checkpoint.save(directory, golden_payload())` when the format was new, and kept since."""
+    payload = checkpoint.read(path)
+    assert payload.keys() == {"format", *golden_payload()}
+    svi, x = function_run(), torch.linspace(-1, 1, 5)
+    svi.load_state_dict(payload["svi"], x)
+    torch.set_rng_state(payload["rng"]["cpu"])
+    assert Position(**payload["position"]).step == 3
+    assert svi.step(x) == pytest.approx(payload["next_loss"], rel=1e-5)
+
+
+def test_the_present_format_has_a_golden_checkpoint():
+    assert (GOLDEN / f"checkpoint-format-{checkpoint.FORMAT}.pt").exists()
