@@ -21,6 +21,8 @@ from pathscore.elbos import make_elbo
 from pathscore.optimiser import OptimizerSpec
 from pathscore.svi import SVI
 
+Clock = Callable[[], float]
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -62,12 +64,14 @@ def eager(case: Case) -> Step:
 VARIANTS: dict[str, Callable[[Case], Step]] = {"handwritten": handwritten, "pyro-svi": pyro_svi, "eager": eager}
 
 
-def measure(names: Iterable[str], *, rounds: int = 15, seconds: float = 0.5, warm_up: int = 5) -> list[Timing]:
+def measure(
+    names: Iterable[str], *, rounds: int = 15, seconds: float = 0.5, warm_up: int = 5, clock: Clock = time.perf_counter
+) -> list[Timing]:
     """Time every variant of the named cases: `rounds` slices of `seconds` each."""
-    return [timing for name in names for timing in measure_case(CASES[name], rounds, seconds, warm_up)]
+    return [timing for name in names for timing in measure_case(CASES[name], rounds, seconds, warm_up, clock)]
 
 
-def measure_case(case: Case, rounds: int, seconds: float, warm_up: int) -> list[Timing]:
+def measure_case(case: Case, rounds: int, seconds: float, warm_up: int, clock: Clock) -> list[Timing]:
     """The timings of one case."""
     torch.manual_seed(0)
     x, steps = case.data(), {name: make(case) for name, make in VARIANTS.items()}
@@ -77,7 +81,7 @@ def measure_case(case: Case, rounds: int, seconds: float, warm_up: int) -> list[
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
-            times[name].append(slice_of_time(step, x, seconds))
+            times[name].append(slice_of_time(step, x, seconds, clock))
     return [
         Timing(
             case.name,
@@ -90,10 +94,10 @@ def measure_case(case: Case, rounds: int, seconds: float, warm_up: int) -> list[
     ]
 
 
-def slice_of_time(step: Step, x: torch.Tensor, seconds: float) -> float:
+def slice_of_time(step: Step, x: torch.Tensor, seconds: float, clock: Clock) -> float:
     """Seconds a step takes, averaged over about `seconds`."""
-    count, start = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < seconds or count == 0:
+    count, start = 0, clock()
+    while (elapsed := clock() - start) < seconds or count == 0:
         step(x)
         count += 1
     return elapsed / count
