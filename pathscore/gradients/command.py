@@ -1,6 +1,7 @@
 """The verb `gradients`: `pathscore gradients --latent bernoulli --size 6`, or `pathscore gradients RUN_DIR`.
 
-`main(words) -> exit code`.  On a toy with an exact gradient, or at the parameters of a trained run.
+`main(words) -> exit code`.  On a toy with an exact gradient, or at the parameters of a trained run, whose
+gradients.json and gradients.png it replaces.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def main(words: Sequence[str]) -> int:
     directory = words[0] if words and not words[0].startswith("-") else None
     comparison, request = _of_run(directory, words[1:]) if directory else _of_toy(words)
     print(f"{comparison.title}\n\n{comparison}")
-    _write(comparison, request)
+    _write(comparison, request.json, request.picture)
     return 0
 
 
@@ -100,7 +101,7 @@ def _of_run(directory: str, words: Sequence[str]) -> tuple[Any, Common]:
     request, _ = read_words(words, RunRequest)
     from pathscore.diagnostics.runs import open_run
     from pathscore.gradients.lab import read_estimators
-    from pathscore.gradients.of_run import measure_job
+    from pathscore.gradients.of_run import JSON, PICTURE, measure_job
 
     run = open_run(directory)
     settings = {"particles": request.particles, "elbo": request.elbo}
@@ -114,13 +115,14 @@ def _of_run(directory: str, words: Sequence[str]) -> tuple[Any, Common]:
         seed=request.seed,
         **{name: value for name, value in settings.items() if value is not None},
     )
-    return found, request
+    files = {"json": run.path / JSON, "picture": run.path / PICTURE}
+    return found, dataclasses.replace(request, **{n: str(p) for n, p in files.items() if getattr(request, n) is None})
 
 
-def _write(comparison: Any, request: Common) -> None:
+def _write(comparison: Any, json: str | None, picture: str | None) -> None:
     from pathscore.gradients.pictures import save
 
-    for path, write in ((request.json, comparison.save), (request.picture, lambda p: save(comparison, p))):
+    for path, write in ((json, comparison.save), (picture, lambda p: save(comparison, p))):
         if path is None:
             continue
         try:

@@ -7,6 +7,7 @@ run.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -136,7 +137,9 @@ def read_estimators(text: str | None) -> list[str] | None:
     """The estimators of a word of the command line: names between commas, or whole specs between semicolons."""
     if text is None:
         return None
-    names = [part.strip() for part in text.split(";" if ";" in text or "=" in text else ",")]
+    bare = re.sub(r"\([^()]*\)", "", text)
+    mark = ";" if ";" in bare or "=" in bare else ","
+    names = [part.strip() for part in re.split(rf"{mark}(?![^()]*\))", text)]  # marks outside parentheses
     if not all(names):
         raise UsageError(f"estimators {text!r}: there is an empty part, write NAME,NAME or SPEC;SPEC")
     return names
