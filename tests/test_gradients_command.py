@@ -32,7 +32,8 @@ def test_a_toy(tmp_path, capsys):
 
 
 def test_the_toy_of_the_papers(capsys):
-    assert main("gradients --cost square --target 0.45 --estimators disarm --replicates 200".split()) == 0
+    words = "gradients --cost square --target 0.45 --estimators disarm --replicates 200"
+    assert main(words.split()) == 0
     assert "E[(b − 0.45)²] of 1 Bernoulli bits" in capsys.readouterr().out
 
 
