@@ -9,16 +9,25 @@ from typing import Any
 
 EXPORTS: dict[str, tuple[str, ...]] = {
     "pathscore.config": ("Config",),
-    "pathscore.elbos": ("ELBOS", "kl_weighted", "make_elbo"),
+    "pathscore.diagnostics": ("compare", "diagnose", "examine", "mcmc_to_arviz", "to_arviz"),
+    "pathscore.elbos": ("ELBOS", "KLWeight", "kl_weighted", "make_elbo"),
+    "pathscore.elbos.dreg": ("DReG",),
+    "pathscore.elbos.free_bits": ("FreeBitsELBO",),
+    "pathscore.elbos.importance": ("ImportanceELBO",),
     "pathscore.elbos.site": ("SiteELBO",),
+    "pathscore.elbos.vimco": ("VIMCO",),
+    "pathscore.elbos.wake_sleep": ("WakeSleep",),
     "pathscore.errors": ("DataError", "NumericsError", "PathscoreError", "RunDirError", "UsageError"),
     "pathscore.estimators": (
         *("ARM", "ESTIMATORS", "NVIL", "REBAR", "RELAX", "RLOO", "Auto", "DiSARM", "Enumerate", "Estimator", "Gumbel"),
         *("LocalExpectation", "MeasureValued", "MuProp", "Pathwise", "ReinMax", "Score", "ScoreAverage"),
         *("StickingTheLanding", "StraightThrough", "StraightThroughGumbel"),
     ),
+    "pathscore.evaluation": ("evaluate",),
+    "pathscore.gradients": ("measure",),
     "pathscore.optimiser": ("OptimizerSpec",),
     "pathscore.svi": ("SVI",),
+    "pathscore.training": ("Training", "fit"),
 }
 _HOME = {name: module for module, names in EXPORTS.items() for name in names}
 
