@@ -1,15 +1,19 @@
 """Fixtures of all tests: real MNIST where it is at hand, and a clean slate around every test.
 
 `mnist_dir` is a folder in torchvision's layout: the one that PATHSCORE_DATA names, else `../shared/data` beside the
-repository; a test that asks for it is skipped where neither has MNIST.
+repository; a test that asks for it is skipped where neither has MNIST. `no_network` and `never_asked` take the network
+away.
 """
 
 import os
+import threading
 from pathlib import Path
 
 import pyro
 import pytest
 import torch
+
+from pathscore import network
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +40,26 @@ def fresh_start():
     }
     pyro.clear_param_store()
     assert not changed, f"the test changed a global: {changed}"
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """A network where nothing ever answers: connections hang past their time limit, as the lookup of a name can."""
+    over = threading.Event()
+
+    def hang(address, timeout=None):
+        over.wait(60)
+        raise TimeoutError
+
+    monkeypatch.setattr(network.socket, "create_connection", hang)
+    yield
+    over.set()
+
+
+@pytest.fixture
+def never_asked(monkeypatch):
+    """Fails the test as soon as anything asks for a network."""
+    monkeypatch.setattr(network, "answers", lambda urls: pytest.fail(f"asked {urls}"))
 
 
 def _globals() -> dict[str, object]:
