@@ -43,6 +43,14 @@ def fresh_start():
 
 
 @pytest.fixture
+def float64(fresh_start):
+    """Tensors made in this test are float64, unless they say otherwise."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
 def no_network(monkeypatch):
     """A network where nothing ever answers: connections hang past their time limit, as the lookup of a name can."""
     over = threading.Event()

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-import torch
+import pytest
 from proof_programs import Program
 from proof_statistics import N, exact_gradient, prove
 
@@ -19,16 +19,12 @@ def example() -> dict:
     return namespace
 
 
+@pytest.mark.usefixtures("float64")
 def test_the_example_estimator_is_unbiased_and_lowers_the_variance():
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        target = exact_gradient(Program("two", "bernoulli"))
-        ours, score = (
-            prove(Program("two", "bernoulli", N), SiteELBO({"z*": e}), target=target)
-            for e in (example()["SelfCritical"](), "score")
-        )
-    finally:
-        torch.set_default_dtype(default)
+    target = exact_gradient(Program("two", "bernoulli"))
+    ours, score = (
+        prove(Program("two", "bernoulli", N), SiteELBO({"z*": e}), target=target)
+        for e in (example()["SelfCritical"](), "score")
+    )
     assert ours.passes, ours
     assert ours.total_variance < score.total_variance

@@ -184,12 +184,7 @@ ESTIMATOR_FAULTS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(default)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def caught(elbo: SiteELBO, family: str, shape: str) -> bool:

@@ -40,12 +40,7 @@ CASES = [(n, f, shape, credit) for n, f in LEGAL for shape in SHAPES[f] for cred
 FIRST = dict(reversed(LEGAL))
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(default)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 @cache

@@ -20,12 +20,7 @@ B, D, X = 6, 3, 5
 PYRO = {"plate": Trace_ELBO, "graph": TraceGraph_ELBO}
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(default)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 class Model(nn.Module):

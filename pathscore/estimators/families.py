@@ -17,7 +17,7 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, one_hot
+from torch.nn.functional import logsigmoid
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def stick_index(bits: Tensor) -> Tensor:
 
 def one_hot_like(index: Tensor, logits: Tensor) -> Tensor:
     """One-hot coding of `index` in the dtype of `logits`."""
-    return one_hot(index, logits.shape[-1]).to(logits.dtype)
+    return torch.eye(logits.shape[-1], dtype=logits.dtype, device=logits.device)[index]
 
 
 def can_relax(fn: Any) -> bool:
