@@ -13,8 +13,8 @@ import torch
 from pathscore.diagnostics.layout import Layout, describe
 from pathscore.errors import UsageError
 
-BLOCK_ELEMENTS = 2**23
-"""Site elements computed at once (32 MB in float32); hidden layers take a few times that."""
+BLOCK_ELEMENTS = 2**22
+"""Site elements computed at once (16 MB in float32); hidden layers and log-probabilities take a few times that."""
 
 
 @dataclass(frozen=True)

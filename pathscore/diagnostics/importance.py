@@ -109,9 +109,10 @@ def _fit(logs: np.ndarray) -> tuple[np.ndarray, float] | None:
     from arviz_stats.base.array import array_stats
 
     try:
-        # psislw takes the *negative* log weight and returns the log of the smoothed one.
-        log_smooth, khat = array_stats.psislw(-np.maximum(logs, logs.max() - 700))
-    except (ValueError, IndexError, FloatingPointError, ZeroDivisionError):
+        with np.errstate(all="ignore"):  # equal weights in the tail divide by zero; the fit is then not finite
+            # psislw takes the *negative* log weight and returns the log of the smoothed one.
+            log_smooth, khat = array_stats.psislw(-np.maximum(logs, logs.max() - 700))
+            smooth = np.exp(log_smooth - log_smooth.max())
+    except (ValueError, IndexError, ZeroDivisionError):
         return None
-    smooth = np.exp(log_smooth - log_smooth.max())
-    return (smooth / smooth.sum(), float(khat)) if np.isfinite(smooth).all() else None
+    return (smooth / smooth.sum(), float(khat)) if np.isfinite(smooth).all() and np.isfinite(khat) else None
