@@ -8,8 +8,8 @@ from pathscore.gradients.results import MAX_Z, Comparison, Row
 
 HEADER = ("estimator", "", "max |z|", "p", "variance", "× best", "SNR", "cosine", "evals", "ms", "var × time")
 WHAT = {
-    "sites": "gradient by the parameters of the latent sites' own distributions",
-    "weights": "gradient by the guide's weights",
+    "sites": "the latent sites' own parameters",
+    "weights": "the guide's weights",
 }
 
 
@@ -21,21 +21,24 @@ def as_text(comparison: Comparison) -> str:
 def grid(comparison: Comparison) -> str:
     """The table alone."""
     cells = [HEADER, *(_cells(row) for row in comparison.rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(HEADER))]
-    lines = ["  ".join(_align(i, c, w) for i, (c, w) in enumerate(zip(line, widths, strict=True))) for line in cells]
-    return "\n".join(line.rstrip() for line in lines)
+    shown = [i for i, column in enumerate(zip(*cells[1:], strict=True)) if set(column) not in ({"—"}, {""})]
+    cells = [tuple(line[i] for i in shown) for line in cells]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    sides = [str.ljust if i < 2 else str.rjust for i in shown]
+    return "\n".join(
+        "  ".join(side(c, w) for side, c, w in zip(sides, line, widths, strict=True)).rstrip() for line in cells
+    )
 
 
 def notes(comparison: Comparison) -> list[str]:
     """What the numbers mean, in lines."""
     rows = comparison.rows
-    warmed = f"; learned parts trained for {comparison.warmup} steps, then frozen" if comparison.warmup else ""
+    learned = f"; learned parts trained for {comparison.warmup} steps, then frozen" if comparison.warmup else ""
     worst = max(row.detectable_bias for row in rows)
     lines = [
-        f"{comparison.replicates:,} draws each of the {WHAT[comparison.of]}, --elbo {comparison.elbo}{warmed}",
+        f"{comparison.replicates:,} gradients each (--elbo {comparison.elbo}) by {WHAT[comparison.of]}{learned}",
         f"held against: {comparison.reference.source}",
-        f"|z| > {MAX_Z} finds a bias of {worst:.2g} in one coordinate in half of all cases, smaller ones where the "
-        "variance is smaller; p: Hotelling's T² over all coordinates",
+        f"|z| > {MAX_Z} is bias; a bias of {worst:.2g} in the noisiest coordinate would be found in half of all cases",
     ]
     if refused := ", ".join(comparison.refused):
         lines.append(f"not legal here: {refused}")
@@ -67,7 +70,3 @@ def _cells(row: Row) -> tuple[str, ...]:
         number(row.milliseconds, 2),
         number(row.relative_cost),
     )
-
-
-def _align(column: int, cell: str, width: int) -> str:
-    return cell.ljust(width) if column < 2 else cell.rjust(width)
