@@ -49,6 +49,8 @@ def parse(words: Sequence[str], prog: str) -> tuple[Config, Invocation]:
         return first[0].validate(), call
     if call.config is not None and call.resume is not None:
         raise UsageError("--config and --resume both say what to run: give one of them")
+    if call.out is not None and call.resume is not None:
+        raise UsageError("--resume goes on in the directory of the run: leave --out away")
     base = Config.from_toml(call.config) if call.config is not None else read_config(Path(call.resume or ""))
     config, _ = read(words, prog, lengthened(base, first[0]))
     if call.resume is not None:

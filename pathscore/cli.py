@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a fault of this program, 2 usage or data, 3 run directory,
 """
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -39,7 +40,12 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the verb that `words` (the process's own arguments if None) begin with, and return the exit code."""
     words = list(sys.argv[1:] if words is None else words)
     try:
-        return dispatch(words)
+        code = dispatch(words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader, head perhaps, has seen enough; nothing may be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except SystemExit as exit:
         return int(exit.code or 0)
     except KeyboardInterrupt as error:  # what stops a run by a signal says so and has its own code

@@ -12,15 +12,19 @@ from pathscore.config import Config
 from pathscore.errors import RunDirError
 
 CONFIG = "config.json"
+CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 
 
 def create(out: str | None, name: str) -> Path:
-    """A new run directory: `out`, or `runs/<time>-<name>`, made free by a number where two start in one second."""
+    """A new run directory: `out`, or `runs/<time>-<name>`, made free by a number where two start in one second.
+
+    Raises RunDirError where `out` holds a checkpoint; a run that left none may be started over.
+    """
     if out is not None:
         path = Path(out)
-        if (path / CONFIG).exists():
+        if (path / CHECKPOINT).exists():
             raise RunDirError(f"--out {out} already holds a run: choose another, or continue it with --resume {out}")
         return make(path)
     stem = Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"

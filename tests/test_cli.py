@@ -3,9 +3,9 @@
 import functools
 import random
 import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -43,6 +43,7 @@ def python(*words: str, **kwargs) -> subprocess.CompletedProcess:
         (["train", "stray"], "unexpected argument 'stray': see --help"),
         (["train", "--quiet", "yes"], "unexpected argument 'yes': see --help"),
         (["train", "--config", "a.toml", "--resume", "b"], "--config and --resume both say what to run: give one"),
+        (["train", "--out", "a", "--resume", "b"], "--resume goes on in the directory of the run: leave --out away"),
         (["trian"], "unknown verb 'trian': did you mean 'train'?"),
         (["--latent", "normal"], "a verb comes first, as in pathscore train --latent: train, "),
     ],
@@ -53,6 +54,15 @@ def test_a_mistake_is_one_line_and_exit_code_2(words, message, capsys):
     assert out == ""
     assert err.startswith(f"pathscore: {message}")
     assert err.count("\n") == 1
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    code = "import sys; from pathscore.cli import main; sys.exit(main(['list']))"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as listing:
+        listing.stdout.close()
+        assert listing.stderr.read() == b""
+        assert listing.wait(60) == 0
 
 
 def test_a_missing_value_names_its_flag(capsys):
@@ -82,13 +92,12 @@ def test_help_lists_every_flag_and_choice_within_a_second_and_without_torch():
         code = main(['train', '--help'])
         sys.exit(code or 'torch' in sys.modules)
     """
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = python("-c", code)
-        seconds.append(time.perf_counter() - start)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = python("-c", code)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
-    assert min(seconds) < 1.0
+    # Of the processor, so that a busy machine changes nothing; on an idle one it is the time that passes.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
     for item in ALL.values():
         assert f"{item.flag} " in done.stdout
     shown = set(re.findall(r"[\w-]+", done.stdout))
