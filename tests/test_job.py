@@ -101,7 +101,9 @@ def test_another_schedule_is_another_run(tmp_path, capsys):
     assert "--epochs 2 contradicts the run, which has 1" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.proof)]
+)
 def test_a_signal_saves_says_how_to_go_on_and_resume_gives_the_same_weights(number, code, tmp_path):
     latent = ["--latent", "bernoulli", "--epochs", "15"]
     stopped = subprocess.Popen(
