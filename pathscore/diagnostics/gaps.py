@@ -74,7 +74,7 @@ def gaps(
         layout = prepare(model, guide, args)
         if not layout.common:
             raise UsageError("the amortisation gap is per data point: put every latent in a plate over the data")
-        free = Offsets(layout.vectorised)
+        free = Offsets(layout.nesting)
         with torch.enable_grad():
             optimise(model, free(guide), layout, args, free, steps, particles, lr)
         with torch.no_grad():
@@ -83,18 +83,22 @@ def gaps(
 
 
 def optimise(model, guide, layout: Layout, args, free: Offsets, steps: int, particles: int, lr: float) -> None:
-    """Adam on the offsets alone, the rate falling to 0 along a cosine so that the last steps average the noise."""
+    """Adam on the offsets alone; they end at their average over the second half of the steps, which is less noisy."""
     draw(model, guide, layout, particles, args)  # makes the offsets
     parameters = list(free.offsets.values())
     adam = torch.optim.Adam(parameters, lr=lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
-    for _ in range(steps):
+    totals = [torch.zeros_like(p) for p in parameters]
+    for step in range(steps):
         found = draw(model, guide, layout, particles, args, extra=partial(_score_sites, layout, particles))
         gradients = torch.autograd.grad(-_surrogate(found.log_weight, found.extra["score"]), parameters)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         adam.step()
-        schedule.step()
+        for total, parameter in zip(totals, parameters, strict=True):
+            total += parameter.detach() * (step >= steps // 2)
+    with torch.no_grad():
+        for parameter, total in zip(parameters, totals, strict=True):
+            parameter.copy_(total / (steps - steps // 2))
 
 
 def _score_sites(layout: Layout, particles: int, _, nodes: dict[str, dict]) -> dict[str, torch.Tensor]:
