@@ -83,10 +83,10 @@ def exact_gradient(case: Any, of: Callable[[Joint], Tensor]) -> Tensor:
     return case.scale * torch.cat([g.flatten() for g in grads])
 
 
-def sampled_gradients(case: Any, elbo) -> tuple[Tensor, float]:
+def sampled_gradients(case: Any, elbo: Any, *args: Any) -> tuple[Tensor, float]:
     """(N, P) independent gradients of the objective, and its loss over all copies."""
     for p in case.parameters.values():
         p.grad = None
-    loss = elbo.loss_and_grads(case.model, case.guide)
+    loss = elbo.loss_and_grads(case.model, case.guide, *args)
     grads = [torch.zeros_like(p) if p.grad is None else -p.grad for p in case.parameters.values()]
     return torch.cat([g.reshape(case.copies, -1) for g in grads], 1), loss
