@@ -1,0 +1,82 @@
+"""The notebooks run from top to bottom, and what is committed of them is small and of no particular machine."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+
+
+def text_of(notebook) -> str:
+    """Everything printed in a notebook."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """Each notebook by name, run on one thread in the interpreter of the tests."""
+    specs = tmp_path_factory.mktemp("jupyter") / "kernels" / "pathscore-test"
+    specs.mkdir(parents=True)
+    (specs / "kernel.json").write_text(
+        json.dumps(
+            {
+                "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+                "display_name": "tests",
+                "language": "python",
+                "env": {"OMP_NUM_THREADS": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"},
+            }
+        )
+    )
+    before = os.environ.get("JUPYTER_PATH")
+    os.environ["JUPYTER_PATH"] = str(specs.parents[1])
+    done = {}
+
+    def run(path: Path):
+        if path.name not in done:
+            notebook = nbformat.read(path, as_version=4)
+            where = {"metadata": {"path": str(FOLDER)}}
+            NotebookClient(notebook, timeout=600, kernel_name="pathscore-test", resources=where).execute()
+            done[path.name] = notebook
+        return done[path.name]
+
+    yield run
+    if before is None:
+        del os.environ["JUPYTER_PATH"]
+    else:
+        os.environ["JUPYTER_PATH"] = before
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(path, ran):
+    ran(path)  # a cell that raises fails the test
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_committed_outputs_are_small_and_say_nothing_of_the_machine(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text) < 400_000
+    notebook = nbformat.read(path, as_version=4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert outputs, "run it before committing it"
+    assert not any(output.get("name") == "stderr" or output.output_type == "error" for output in outputs)
+    for word in ("site-packages", "/home/", "/root/", "/Users/", "/tmp/"):
+        assert word not in text
+
+
+def test_the_question_is_answered_by_measurement(ran):
+    """Nearly all of the score's variance is the height of the cost; with it removed, hundreds of times less is left."""
+    said = text_of(ran(FOLDER / "01_how_gradients_pass_a_sample.ipynb"))
+    lines = {line[:37].strip(): line[37:].split() for line in said.splitlines() if line[37:].strip()}
+    score, height = (
+        float(lines[name][0].replace(",", "")) for name in lines if name.startswith(("score function,", "height"))
+    )
+    best = float(next(v for k, v in lines.items() if k.startswith("score with a perfect"))[0].replace(",", ""))
+    assert 0.95 < height / score < 1.05
+    assert best < score / 100
