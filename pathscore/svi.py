@@ -103,7 +103,7 @@ class SVI(pyro.infer.SVI):
                 self._advance(loss, 1.0 / len(args[0]) if self.per_datum else 1.0)
             finally:
                 self.recorder.forget()
-                for parameter in self._trained():
+                for parameter in self.parameters().values():
                     parameter.grad = None
         self.steps += 1
         self._first = False
@@ -193,9 +193,9 @@ class SVI(pyro.infer.SVI):
             self.optim([p for p in trained if p.grad is not None])
 
     def _trained(self) -> list[Tensor]:
-        if isinstance(self.optim, JointOptim) and self.optim.torch_optim is not None and not self._first:
-            return list(self.optim.parameters())
-        return list(self.parameters().values())
+        # In the optimiser's order, by name: the norm is summed alike whenever, and however late, a parameter joined.
+        adopted = isinstance(self.optim, JointOptim) and self.optim.torch_optim is not None
+        return list(self.optim.parameters() if adopted else self.parameters().values())  # type: ignore[union-attr]
 
     def _bad_gradients(self) -> str:
         bad = [(n, p.grad) for n, p in self.parameters().items() if p.grad is not None and not finite(p.grad)]
