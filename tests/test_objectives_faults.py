@@ -4,7 +4,6 @@ Two refusals are lifted too, to show that what they refuse is wrong.
 """
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -53,16 +52,7 @@ class OwnParticle(VIMCO):
     """The comparison includes the particle that it is for."""
 
     def baseline(self, terms):
-        return terms.bound_of(terms.powers.detach().mean(0, keepdim=True) + math.log(terms.plan.particles))
-
-
-class NoScoreInWeights(VIMCO):
-    """−log q left out of the path of score-function sites, as the plain ELBO may."""
-
-    def _run(self, *args):
-        draws, terms = super()._run(*args)
-        cut = [replace(t, value=t.value.detach()) if t.key[0] == "q" else t for t in terms.terms]
-        return draws, WeightedTerms(**{**vars_of(terms), "terms": cut}, order=terms.order)
+        return terms.bound_of(terms.powers(terms.log_w).detach().logsumexp(0, keepdim=True))
 
 
 class Averaged(VIMCO):
@@ -113,23 +103,24 @@ def log_k_forgotten(terms):
 
 def row_alone(terms):
     true = value_of(terms)
-    return torch.cat([true.bounds[: true.plan.particles], true.log_w[true.plan.particles :]])
+    return torch.cat([true._totals[: true.plan.particles], true.log_w[true.plan.particles :]])
 
 
 def wrong_particle(terms):
     true, K = value_of(terms), terms.plan.particles
-    rows = torch.logaddexp(others(true.powers).roll(1, 0), true.log_w[K:].unflatten(0, (-1, K)))
-    return torch.cat([true.bounds[:K], true.bound_of(rows.flatten(0, 1))])
+    rows = torch.logaddexp(others(true.powers(true.log_w)).roll(1, 0), true.log_w[K:].unflatten(0, (-1, K)))
+    return torch.cat([true._totals[:K], true.bound_of(rows.flatten(0, 1))])
 
 
 FAULTS = {
     "one weight for the batch": (Bit, WholeBatch, {}),
     "N/B inside the weights": (Subsampled, with_terms(VIMCO, scale=lambda terms: 1.0), {}),
     "log K forgotten": (Bit, with_terms(VIMCO, bounds=log_k_forgotten), {}),
-    "what-if row weighed alone": (Layers, with_terms(VIMCO, bounds=row_alone), {"estimators": "disarm"}),
-    "what-if row in another's place": (Layers, with_terms(VIMCO, bounds=wrong_particle), {"estimators": "disarm"}),
+    "what-if row weighed alone": (Layers, with_terms(VIMCO, _totals=row_alone), {"estimators": "disarm"}),
+    "what-if row in another's place": (Layers, with_terms(VIMCO, _totals=wrong_particle), {"estimators": "disarm"}),
     "comparison sees its particle": (Bit, OwnParticle, {}),
-    "score left out of the weights": (Layers, NoScoreInWeights, {}),
+    "log q in the weights left out": (Layers, with_terms(VIMCO, shares=lambda terms: 0 * value_of(terms).shares), {}),
+    "log q in the weights twice": (Layers, with_terms(VIMCO, path_log_w=lambda terms: terms.log_w), {}),
     "scores averaged": (Bit, Averaged, {}),
     "v for v², sticking the landing": (Line, OneFactor, {}),
     "order ignored by dreg": (Line, OrderOne, {"alpha": 0.5}),
@@ -159,7 +150,7 @@ def without_later_paths(total, cut):
     ("case", "name", "fault"),
     [
         (Chain, "_slopes_along", without_later_paths),
-        (Mixed, "_weighted_scores", lambda terms, weight: torch.zeros(())),
+        (Mixed, "_log_q", lambda terms: torch.zeros(())),
         (WeightedLine, "residual_scale", lambda site: 1.0),
     ],
     ids=["later paths left out", "weighted scores left out", "KL weight ignored"],

@@ -106,7 +106,7 @@ class Unnormalised(WakeSleep):
 
     def _run(self, *args):
         draws, terms = super()._run(*args)
-        terms.normalised = lambda: torch.full_like(terms.powers, 1 / terms.plan.particles)
+        terms.__dict__["shares"] = torch.full_like(terms.log_w, 1 / terms.plan.particles)
         return draws, terms
 
 

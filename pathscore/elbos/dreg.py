@@ -17,9 +17,9 @@ from torch import Tensor
 from pathscore.elbos.importance import ImportanceELBO
 from pathscore.elbos.plan import Plan, SitePlan
 from pathscore.elbos.rows import Draw, RowSampler
-from pathscore.elbos.terms import Terms
-from pathscore.elbos.weight_plates import residual_scale
-from pathscore.elbos.weights import WeightedTerms
+from pathscore.elbos.terms import Terms, sum_to
+from pathscore.elbos.traces import plates_of
+from pathscore.elbos.weights import WeightedTerms, residual_scale
 from pathscore.errors import UsageError
 from pathscore.estimators import Site
 
@@ -50,8 +50,8 @@ class DReG(ImportanceELBO):
     """L_K (or Rényi's bound), its pathwise sites differentiated by Σ_k v_k [1 − (1 − α)(1 − v_k)] ∇_z log w_k · ∂z/∂φ.
 
     v_k = w_k^(1 − α) / Σ_j w_j^(1 − α); for α = 0 the factor is v_k², for K = 1 sticking the landing. Unbiased for
-    guides of several layers, where ∇_z follows later layers' paths, and with sites of other estimators among them:
-    scores of later draws join ∇_z with their cost less v_k. Models' gradients are those of `ImportanceELBO`.
+    guides of several layers, where ∇_z follows later layers' paths, and with sites of other estimators among them,
+    whose scores are differentiated by z as well. Models' gradients are those of `ImportanceELBO`.
 
     Args: as `ImportanceELBO`.
 
@@ -81,34 +81,37 @@ class DReG(ImportanceELBO):
         assert isinstance(terms, WeightedTerms)
         K = terms.plan.particles
         cut = {("q", name) for name, site in terms.plan.sites.items() if has_path(site)}
-        log_w = terms.log_weight([t for t in terms.weighing if t.key not in cut])[:K]
+        cut_log_q = terms.log_weight([t for t in terms.weighing if t.key in cut])
+        along = terms.shares.detach() * (terms.path_log_w - cut_log_q)
         rest = sum((t.value[:K].sum() for t in terms.outside), torch.zeros(())) / K
         value = terms.scale * terms.bounds[:K].sum() / K + rest
-        return value.detach(), terms.scale * (terms.normalised() * log_w).sum() + rest
+        return value.detach(), terms.scale * along[:K].sum() + rest
 
     def beside(self, draws: dict[str, Draw], terms: Terms, scores: Tensor) -> Tensor:
         """Σ slope · path over the pathwise sites, slopes detached."""
         assert isinstance(terms, WeightedTerms)
         cut = {name: (draw.cut, draw.path) for name, draw in draws.items() if draw.cut is not None}
         _refuse_partial(terms, cut)
-        weight, share = terms.normalised(), {name: residual_scale(terms.sites[name]) for name in cut}
-        by_weight = _slopes_along(terms.log_w[: terms.plan.particles].sum(), cut)
-        by_score = _slopes_along(scores, cut)
-        by_weighted_score = _slopes_along(terms.scale * _weighted_scores(terms, weight), cut)
+        K = terms.plan.particles
+        share = terms.shares[:K].detach()
+        of_bound = _slopes_along(terms.scale * (share * terms.path_log_w[:K]).sum() + scores, cut)
+        of_log_w = _slopes_along(terms.log_w[:K].sum(), cut)
+        of_scores = _slopes_along((share * _log_q(terms)).sum(), cut)
         total = torch.zeros(())
         for name, (_, path) in cut.items():
-            factor = weight * (1 - share[name] * self.order * (1 - weight))
-            factor = factor[(...,) + (None,) * len(terms.sites[name]["fn"].event_shape)]
-            slope = terms.scale * factor * by_weight[name] + by_score[name] - share[name] * by_weighted_score[name]
-            total = total + (slope * path).sum()
+            change = self.order * share * (1 - share)  # of the share with its own log w
+            change = change[(...,) + (None,) * len(terms.sites[name]["fn"].event_shape)]
+            of_share = residual_scale(terms.sites[name]) * (change * of_log_w[name] + of_scores[name])
+            total = total + ((of_bound[name] - terms.scale * of_share) * path).sum()
         return total
 
 
-def _weighted_scores(terms: WeightedTerms, weight: Tensor) -> Tensor:
-    """Σ_k v_k log q of the sites that are not pathwise."""
-    sites = terms.plan.sites
-    scores = [terms.scores[n][: len(weight)] for n, site in sites.items() if not site.estimator.pathwise]
-    return sum(((weight * score).sum() for score in scores), torch.zeros(()))
+def _log_q(terms: WeightedTerms) -> Tensor:
+    """Σ log q of the sites drawn by other means than a path: (K, *plates of the weights)."""
+    K, total = terms.plan.particles, torch.zeros(())
+    for name in terms.drawn:
+        total = total + sum_to(terms.scores[name][:K], plates_of(terms.sites[name]), terms.plates)
+    return total
 
 
 def _slopes_along(total: Tensor, cut: Cut) -> dict[str, Tensor]:

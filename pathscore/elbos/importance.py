@@ -2,9 +2,9 @@
 
     ImportanceELBO({"z": "disarm"}, num_particles=5).loss_and_grads(model, guide, x)
 
-Weights are formed per datum before the plate's scale (weights.py), so subsampled plates keep it a bound.  All K
-particles share the cost L_K; a what-if row's cost is L_K with that row in place of its particle, whatever the
-estimator.  K particles, B data points.
+Weights are formed per datum before the plate's scale (weights.py), so subsampled plates keep it a bound.  A
+particle's cost is L_K less its share of the weights; a what-if row's is the same with that row in place of its
+particle, whatever the estimator.  K particles, B data points.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class ImportanceELBO(SiteELBO):
     """Σ_n N/B · E_{z_1..z_K ~ q} 1/(1 − α) log 1/K Σ_k w_nk^(1 − α),  w_nk = p(x_n, z_k) / q(z_k | x_n).
 
     α = 0 is the importance-weighted bound L_K: ELBO ≤ L_K ≤ log p(x), rising with K. Its gradient has two parts: along
-    the weights (log p, log q of every site, and pathwise values), and for the other sites L_K · Σ_k ∇log q(z_k), which
-    their estimators take over. A weight on the KL term (`kl_weighted`) enters the weights; only at weight 1 is it a
-    bound on log p(x).
+    the weights (log p, and pathwise sites with their log q), and for the other sites Σ_k (L_K − v_k) ∇log q(z_k),
+    v_k = w_k / Σ_j w_j, which their estimators take over. A weight on the KL term (`kl_weighted`) enters the weights;
+    only at weight 1 is it a bound on log p(x).
 
     Args:
         estimators, num_particles, max_plate_nesting: as `SiteELBO`; by default pathwise where reparameterised, else
@@ -67,7 +67,7 @@ class ImportanceELBO(SiteELBO):
         if isinstance(estimator, StickingTheLanding):
             return "stl is biased under importance weights; --elbo dreg with pathwise sites is what it becomes there"
         if compares_particles(estimator):
-            return f"{estimator.name} compares the particles' costs, and here all particles share one; {self.remedy}"
+            return f"{estimator.name} compares particles' costs, and here each depends on all particles; {self.remedy}"
         return None
 
     def prepare(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Plan:
@@ -85,18 +85,23 @@ class ImportanceELBO(SiteELBO):
         return path.detach() / terms.plan.particles, path / terms.plan.particles
 
     def cost(self, terms: Terms, name: str) -> Tensor:
-        """L_K less its baseline, N/B times, to the site's plates: (rows, *plates), one value for all base rows."""
+        """L_K − v less the baseline, N/B times, to the site's plates: (rows, *plates)."""
         assert isinstance(terms, WeightedTerms)
-        cost = terms.scale * (terms.bounds.detach() - self.baseline(terms))
+        cost = terms.scale * (terms.cost_of(name).detach() - self.baseline(terms))
         return cost.expand(len(cost), *terms.scores_shape(name)[1:])
 
     def baseline(self, terms: WeightedTerms) -> Tensor | float:
         """What the cost of a row is compared with, (rows, *plates): free of that row's particle."""
         return 0.0
 
-    def row_total(self, terms: Terms, rows: slice) -> Tensor:
+    def what_if(self, plan: Plan, terms: Terms, name: str) -> Tensor:
         assert isinstance(terms, WeightedTerms)
-        return terms.scale * terms.bounds[rows].sum()
+        rows, cost = plan.slices[name], terms.cost_of(name)
+        held = cost.detach() - self.baseline(terms)
+        total = cost[rows].sum()
+        for later in self.later(plan, terms, name):  # their scores weigh the cost of this site
+            total = total + (terms.scores[later][rows] * held[rows]).sum()
+        return terms.scale * total
 
     def _run(
         self, plan: Plan, model: Callable, guide: Callable, args: tuple, kwargs: dict

@@ -1,9 +1,9 @@
 """`VIMCO`: the K-sample bound whose score-function sites learn from a leave-one-out signal.
 
-    signal_k = L_K − L_K with particle k filled in from the K − 1 others
+    signal_k = (L_K − L_K with particle k filled in from the K − 1 others) − v_k
 
-so each particle is credited with what it added.  The fill-ins are a table; any estimator of the site stays possible,
-since the comparison is the same in all rows of a particle.
+so each particle is credited with what it added; v_k = w_k/Σw comes from the log q inside the weights.  The fill-ins are
+a table; any estimator of the site stays possible, since the comparison is the same in all rows of a particle.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ FILLS: dict[str, Callable[[Tensor], Tensor]] = {"geometric": _geometric, "arithm
 
 
 class VIMCO(ImportanceELBO):
-    """L_K with the signal L_K − log 1/K (Σ_{j≠k} w_j + ŵ_k) at every site that is not pathwise.
+    """L_K with the signal L_K − log 1/K (Σ_{j≠k} w_j + ŵ_k) − v_k at every site that is not pathwise.
 
-    fill says what ŵ_k is: "geometric" or "arithmetic", the mean of the other K − 1 weights, or "none": ŵ_k = 0.
-    Together with the −w_k/Σw of the weights' own path gradient, "none" leaves −log(1 − v_k) − v_k, v_k = w_k/Σw, of
-    order v_k²: the control variate that is optimal for a small effective sample size (Liévin et al., γ = 0).
+    fill says what ŵ_k is: "geometric" or "arithmetic", the mean of the other K − 1 weights, or "none": ŵ_k = 0. Then
+    the signal is −log(1 − v_k) − v_k, of order v_k²: `ovis` (Liévin et al., γ = 0), whose noise vanishes fastest as
+    the effective sample size grows. Their γ = 1 compares with −v_k too, which the particle itself decides: biased.
 
     Args: as `ImportanceELBO`, and fill.
 
@@ -67,6 +67,6 @@ class VIMCO(ImportanceELBO):
         self.fill = fill
 
     def baseline(self, terms: WeightedTerms) -> Tensor:
-        powers = terms.powers.detach()
+        powers = terms.powers(terms.log_w).detach()
         without = terms.bound_of(torch.logaddexp(others(powers), FILLS[self.fill](powers)))
         return without.repeat(terms.plan.rows // terms.plan.particles, *[1] * (without.ndim - 1))

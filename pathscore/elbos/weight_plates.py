@@ -8,14 +8,13 @@ refused by name: a subsampled plate within a weight, and a rescaled observation.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from pathscore.elbos.dependence import dependence
 from pathscore.elbos.plan import Plan, dry_run
-from pathscore.elbos.traces import ROW_PLATE, plates_of, sample_sites
-from pathscore.elbos.weights import full_share
+from pathscore.elbos.traces import plates_of, sample_sites
+from pathscore.elbos.weights import full_share, is_one, residual_scale
 from pathscore.errors import UsageError
 from pathscore.estimators.families import family_name
 
@@ -63,15 +62,8 @@ def where(plates: Iterable[str]) -> str:
     return f"per member of {names}" if names else "over the whole program"
 
 
-def residual_scale(site: Any) -> Any:
-    """A site's scale without the N/B of its plates: a weight on the KL term, say."""
-    return site["scale"] / math.prod(full_share(f) for f in site["cond_indep_stack"] if f.name != ROW_PLATE)
-
-
 def _refuse_rescaled(name: str, site: Any) -> None:
-    rest = residual_scale(site)
-    uneven = bool((abs(rest - 1.0) > 1e-6).any()) if hasattr(rest, "any") else abs(rest - 1.0) > 1e-6
-    if site["is_observed"] and uneven:
+    if site["is_observed"] and not is_one(residual_scale(site)):
         raise UsageError(
             f"observed site '{name}' is rescaled by poutine.scale: importance weights of rescaled densities bound no "
             "evidence; scale the loss instead, or use --elbo trace"
