@@ -175,9 +175,22 @@ class SiteELBO(ELBO):
         """The cost credited to site `name`, (rows, *plates)."""
         return terms.cost(name)
 
-    def row_total(self, terms: Terms, rows: slice) -> Any:
-        """The sum of all costs of some what-if rows, with its graph to their values."""
-        return sum(term.value[rows].sum() for term in terms.terms)
+    def what_if(self, plan: Plan, terms: Terms, name: str) -> Tensor:
+        """The sum of a site's what-if costs, with its graph to their values.
+
+        The derivative of a cost through a value drawn afresh downstream is that draw's score times its own cost.
+        """
+        rows = plan.slices[name]
+        total = sum((term.value[rows].sum() for term in terms.terms), torch.zeros(()))
+        for later in self.later(plan, terms, name):
+            total = total + (terms.scores[later][rows] * self.cost(terms, later)[rows]).sum()
+        return total
+
+    @staticmethod
+    def later(plan: Plan, terms: Terms, name: str) -> list[str]:
+        """The sites drawn after a site whose values carry no gradient upstream, but a score."""
+        order, scores = plan.order, terms.scores
+        return [n for n in scores if n in order and order[n] > order[name] and isinstance(scores[n], Tensor)]
 
     def sampler(self, plan: Plan) -> RowSampler:
         """The handler that draws the latent sites of a pass."""
@@ -218,20 +231,11 @@ class SiteELBO(ELBO):
         return sites
 
     def _slopes(self, plan: Plan, draws: dict[str, Draw], terms: Terms) -> dict[str, Tensor]:
-        """Derivatives of the what-if rows' costs by their values, all sites in one backward pass.
-
-        The derivative of a cost through a value drawn afresh downstream is that draw's score times its own cost.
-        """
+        """Derivatives of the what-if rows' costs by their values, all sites in one backward pass."""
         wanted = [n for n, d in draws.items() if d.leaf is not None and d.leaf.requires_grad]
         if not wanted:
             return {}
-        total: Any = 0.0
-        for name in wanted:
-            rows = plan.slices[name]
-            total = total + self.row_total(terms, rows)
-            for later, score in terms.scores.items():
-                if later in plan.order and plan.order[later] > plan.order[name] and isinstance(score, Tensor):
-                    total = total + (score[rows] * self.cost(terms, later)[rows]).sum()
+        total = sum(self.what_if(plan, terms, name) for name in wanted)
         leaves = [draws[name].leaf for name in wanted]
         grads = torch.autograd.grad(total, leaves, retain_graph=True)  # type: ignore[arg-type]
         return dict(zip(wanted, grads, strict=True))
