@@ -1,7 +1,7 @@
-"""The metrics of a run, one JSON object a line: `Metrics(path, step)` appends, `read_metrics(path) -> list of dict`.
+"""The metrics of a run, one JSON object a line: `Metrics(path, lines)` appends, `read_metrics(path) -> list of dict`.
 
 A line is flushed as soon as it is written. A process that is killed leaves at most one partial line, which is dropped,
-as are the lines of steps after the one that a run resumes from: these are made again.
+as are the lines that came after the checkpoint that a run resumes from: these are made again.
 """
 
 import json
@@ -14,18 +14,18 @@ from pathscore.errors import RunDirError
 
 
 class Metrics:
-    """The file `metrics.jsonl` of a run that stands at `step`; without a path it writes nothing.
+    """The file `metrics.jsonl` of a run that has written `lines` lines; without a path it writes nothing.
 
     Raises: RunDirError when the file system refuses.
     """
 
-    def __init__(self, path: Path | None, step: int = 0):
-        self.path = path
+    def __init__(self, path: Path | None, lines: int = 0):
+        self.path, self.lines = path, lines
         if path is None:
             self._file = None
             return
         try:
-            kept = [line for line in read_metrics(path) if line.get("step", 0) <= step] if step else []
+            kept = read_metrics(path)[:lines] if lines else []
             temporary = path.with_name(f"{path.name}.tmp")
             temporary.write_text("".join(_line(values) for values in kept), encoding="utf-8")
             os.replace(temporary, path)
@@ -40,6 +40,7 @@ class Metrics:
         try:
             self._file.write(_line(values))
             self._file.flush()
+            self.lines += 1
         except OSError as error:
             raise self._refused(error) from None
 

@@ -41,7 +41,8 @@ class Position:
     """Where a run stands; plain numbers, kept in checkpoints.
 
     step, epoch, batch: steps done, epoch, and batches of it done. loss, rows: the epoch's loss so far, summed over its
-    rows. seconds: time spent on steps. train_elbo, valid_elbo: the latest.
+    rows. seconds: time spent on steps. train_elbo, valid_elbo: the latest. lines: of the metrics. closed: whether the
+    latest epoch, or the part of it that was asked for, has had its validation.
     """
 
     step: int = 0
@@ -52,6 +53,8 @@ class Position:
     seconds: float = 0.0
     train_elbo: float | None = None
     valid_elbo: float | None = None
+    lines: int = 0
+    closed: bool = True
 
 
 @dataclass(frozen=True)

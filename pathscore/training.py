@@ -98,15 +98,15 @@ class Loop:
     def run(self) -> Fitted:
         """Train to the end, from wherever the position is."""
         self._mark, self._before = time.perf_counter(), self.at.seconds
-        self._saved = self.at.step, time.monotonic()
+        self._saved, started = (self.at.step, time.monotonic()), (self.at.step, self.at.closed)
         with ExitStack() as stack:
             path = self.run_dir / METRICS if self.run_dir else None
-            self.metrics = stack.enter_context(closing(Metrics(path, self.at.step)))
+            self.metrics = stack.enter_context(closing(Metrics(path, self.at.lines)))
             self.bar = stack.enter_context(self._progress())
             wish = stack.enter_context(caught())
-            while self.at.step < self.total:
+            while self.at.step < self.total or not self.at.closed:
                 self._epoch(wish)
-        if self.at.step > self._saved[0]:
+        if (self.at.step, self.at.closed) != started:
             self.save()
         return self._fitted()
 
@@ -135,7 +135,7 @@ class Loop:
         except NumericsError as error:
             raise NumericsError(f"{error}{self._last_good()}") from error.__cause__
         loss = loss[0] if isinstance(loss, tuple) else loss
-        at.step, at.batch, at.rows = at.step + 1, at.batch + 1, at.rows + len(batch)
+        at.step, at.batch, at.rows, at.closed = at.step + 1, at.batch + 1, at.rows + len(batch), False
         at.loss += loss * len(batch) if self.svi.per_datum else loss
         at.train_elbo = -at.loss / at.rows
         now = time.perf_counter()
@@ -163,12 +163,14 @@ class Loop:
         self._write(epoch_end=at.batch == len(self.batches), **found)
         if at.batch == len(self.batches):
             at.epoch, at.batch, at.loss, at.rows = at.epoch + 1, 0, 0.0, 0
+        at.closed = True
         self._mark = time.perf_counter()
 
     def _write(self, **values: Any) -> None:
         at = self.at
         where = {"step": at.step, "epoch": at.epoch, "seconds": round(at.seconds, 3)}
         self.metrics.write(**where, train_elbo=at.train_elbo, **values)
+        at.lines = self.metrics.lines
 
     def _show(self) -> None:
         found = {"elbo": self.at.train_elbo, "valid": self.at.valid_elbo}

@@ -40,7 +40,7 @@ class TestBits:
     @pytest.mark.parametrize("latent", ["normal", "bernoulli"])
     @pytest.mark.parametrize("at", [1, 3, 7, 8, 13])
     def test_resuming_from_any_step_continues_bit_for_bit(self, latent, at, tmp_path):
-        """7 batches an epoch: from the start, within one, at its last batch, after it."""
+        """7 batches an epoch: from the start, within one, at its last batch, after it; gradients are clipped."""
         fit(make(latent), data(), training(at), run_dir=tmp_path, x_valid=data()[:9].round())
         torch.manual_seed(99)
         svi = make(latent, seed=5)
@@ -146,12 +146,12 @@ class TestFaults:
             fit(make("bernoulli"), data(), training(4), run_dir=tmp_path, resume=True)
 
     def test_a_damaged_checkpoint_is_told(self, tmp_path):
-        fit(make(), data(), training(4, checkpoint_steps=2), run_dir=tmp_path)
+        fit(make(), data(), training(4, checkpoint_steps=3), run_dir=tmp_path)
         path = tmp_path / "checkpoint.pt"
         path.write_bytes(path.read_bytes()[:-1])
         svi = make()
         fitted = fit(svi, data(), training(9), run_dir=tmp_path, resume=True)
-        assert fitted.note.endswith(f"using {tmp_path / 'checkpoint.previous.pt'}") and fitted.resumed_from == 2
+        assert fitted.note.endswith(f"using {tmp_path / 'checkpoint.previous.pt'}") and fitted.resumed_from == 3
         assert equal(weights(svi), straight(9)[0])
 
     def test_a_directory_that_vanishes(self, tmp_path):
@@ -216,11 +216,27 @@ class TestMetrics:
         assert [line["epoch_end"] for line in ends] == [True, True, False]
         assert all(line["valid_elbo"] == pytest.approx(-line["valid_rate"] - line["valid_distortion"]) for line in ends)
 
+    @pytest.mark.parametrize("every", [6, 7, 13, 15])
+    def test_a_killed_runs_lines_are_those_of_one_that_was_not(self, every, tmp_path):
+        """Resumed from the last checkpoint but one, after later lines were written, those of an epoch's end too."""
+        found = []
+        for name, killed in (("killed", True), ("whole", False)):
+            (tmp_path / name).mkdir()
+            options = {"run_dir": tmp_path / name, "x_valid": data()[:20].round()}
+            if killed:
+                plan = training(15, log_steps=3, checkpoint_steps=every)
+                fit(make(), data(), plan, **options)
+                (tmp_path / name / "checkpoint.pt").unlink()
+            fit(make(), data(), training(15, log_steps=3), **options, resume=killed)
+            lines = read_metrics(tmp_path / name / "metrics.jsonl")
+            found.append([{k: v for k, v in line.items() if k != "seconds"} for line in lines])
+        assert found[0] == found[1] and len(found[0]) == 8
+
     def test_a_partial_last_line_and_later_steps_are_dropped(self, tmp_path):
         path = tmp_path / "metrics.jsonl"
         path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"step": 4, "tra')
         assert [line["step"] for line in read_metrics(path)] == [1, 2, 3]
-        metrics = Metrics(path, step=2)
+        metrics = Metrics(path, lines=2)
         metrics.write(step=3, train_elbo=float("nan"))
         metrics.close()
         assert path.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3, "train_elbo": null}\n'

@@ -39,7 +39,7 @@ def make(
     """A fresh run of a small model, seeded."""
     torch.manual_seed(seed)
     sizes = {"data_size": WIDTH, "layers": (4,), "hidden": (8,), "latent": latent, "classes": 3}
-    spec = OptimizerSpec(**{"lr": 0.01, "clip_norm": 5.0, "schedule": "cosine", "total_steps": 200, **optim})
+    spec = OptimizerSpec(**{"lr": 0.01, "clip_norm": 2.0, "schedule": "cosine", "total_steps": 200, **optim})
     return SVI(VAE(**sizes), AmortizedGuide(**sizes), spec, make_elbo(elbo, estimators, particles), per_datum=True)
 
 
