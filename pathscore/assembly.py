@@ -15,9 +15,9 @@ from torch import nn
 
 from pathscore.config import SMALL_WIDTH, Config
 from pathscore.data import Dataset, check_values, default_binarize, load_dataset, load_file
+from pathscore.data.epochs import binarize
 from pathscore.elbos import ELBOS, KLWeight, kl_weighted, make_elbo
 from pathscore.elbos.site import SiteELBO
-from pathscore.epochs import binarize
 from pathscore.errors import UsageError
 from pathscore.estimators import parse
 from pathscore.lookup import programs

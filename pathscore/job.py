@@ -17,7 +17,7 @@ from pathscore import checkpoint, rundir
 from pathscore.arguments import Invocation
 from pathscore.assembly import Assembly, assemble
 from pathscore.config import Config
-from pathscore.epochs import binarize
+from pathscore.data.epochs import binarize
 from pathscore.evaluation import evaluate
 from pathscore.gradients.of_run import finish
 from pathscore.gradients.tracking import Tracker

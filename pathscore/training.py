@@ -16,9 +16,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pathscore import checkpoint, streams
-from pathscore.batches import Batches
+from pathscore.data.batches import Batches
+from pathscore.data.epochs import binarize
 from pathscore.elbos.kl_weight import KLWeight
-from pathscore.epochs import binarize
 from pathscore.errors import NumericsError, RunDirError, UsageError
 from pathscore.joint_optim import JointOptim
 from pathscore.metrics import Metrics

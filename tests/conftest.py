@@ -13,7 +13,7 @@ import pyro
 import pytest
 import torch
 
-from pathscore import network
+from pathscore.data import network
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pathscore import data, epochs, idx, network, omniglot, values
-from pathscore.data import DATASETS, DataError, check_values, load_dataset
+from pathscore import data
+from pathscore.data import DATASETS, DataError, check_values, epochs, idx, load_dataset, network, omniglot, values
+from pathscore.data.values import default_binarize
 from pathscore.errors import UsageError
-from pathscore.values import default_binarize
 
 
 def test_digits_are_split_for_good():

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from pathscore import epochs
-from pathscore.data import BINARIZE, binarize, check_values, epoch_order, load_dataset
+from pathscore.data import BINARIZE, binarize, check_values, epoch_order, epochs, load_dataset
 from pathscore.errors import UsageError
 
 

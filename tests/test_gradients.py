@@ -338,7 +338,7 @@ def trained_pair(digits, latent, steps):
 @pytest.fixture(scope="module")
 def digits():
     from pathscore.data import load_dataset
-    from pathscore.epochs import binarize
+    from pathscore.data.epochs import binarize
 
     return binarize(load_dataset("digits").x, "static")
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pathscore import idx
-from pathscore.data import DataError, check_values, load_dataset
+from pathscore.data import DataError, check_values, idx, load_dataset
 
 
 def idx_bytes(shape, content=None):

@@ -11,7 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from models import LATENTS, LIKELIHOODS, TRUNKS, VAE
 from pathscore.errors import UsageError
-from pathscore.values import BINARY_LIKELIHOODS
+from pathscore.data.values import BINARY_LIKELIHOODS
 
 X, B = 9, 5
 

@@ -6,9 +6,8 @@ import time
 
 import pytest
 
-from pathscore import network
-from pathscore.data import DATASETS, DataError, load_dataset
-from pathscore.vision import vision
+from pathscore.data import DATASETS, DataError, load_dataset, network
+from pathscore.data.vision import vision
 
 OFFLINE = "choose what works offline: --dataset digits, or --data FILE.npz"
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pathscore import omniglot
-from pathscore.data import DataError, load_dataset
+from pathscore.data import DataError, load_dataset, omniglot
 
 
 def drawing(row):

@@ -14,7 +14,7 @@ from training_runs import ROWS, data, equal, make, training, weights
 from models import LATENTS
 from pathscore import checkpoint
 from pathscore.elbos import ELBOS, KLWeight, kl_weighted, make_elbo, refusal
-from pathscore.epochs import binarize, epoch_order
+from pathscore.data.epochs import binarize, epoch_order
 from pathscore.errors import NumericsError, RunDirError, UsageError
 from pathscore.estimators import ESTIMATORS
 from pathscore.metrics import Metrics, read_metrics

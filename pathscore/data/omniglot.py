@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pathscore.data.network import Unreachable, download_from
+from pathscore.data.vision import vision
 from pathscore.errors import DataError
-from pathscore.network import Unreachable, download_from
-from pathscore.vision import vision
 
 PARTS = {"images_background": (True, 19_280, 964), "images_evaluation": (False, 13_180, 659)}
 """Folder and archive: (torchvision's `background`, drawings, characters)."""

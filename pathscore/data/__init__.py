@@ -5,7 +5,7 @@
     check_values(dataset, likelihood, binarize)   refuses values that the likelihood has no density for
 
 A set is one tensor x (N, X) of float32, pixels flat, their layout in `shape`; batches are index slices of it. What an
-epoch makes of it, binarised and in order, is in `pathscore.epochs`. To add a set: one entry in `DATASETS`.
+epoch makes of it, binarised and in order, is in `pathscore.data.epochs`. To add a set: one entry in `DATASETS`.
 """
 
 import zipfile
@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pathscore import idx, omniglot
-from pathscore.epochs import BINARIZE, binarize, epoch_order
+from pathscore.data import idx, omniglot
+from pathscore.data.epochs import BINARIZE, binarize, epoch_order
+from pathscore.data.network import Unreachable
+from pathscore.data.values import check_values, default_binarize, kind_of, refuse_not_finite
 from pathscore.errors import DataError, unknown
-from pathscore.network import Unreachable
-from pathscore.values import check_values, default_binarize, kind_of, refuse_not_finite
 
 __all__ = [
     "BINARIZE",

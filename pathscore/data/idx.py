@@ -14,9 +14,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from pathscore.data.network import Unreachable, download_from
+from pathscore.data.vision import vision
 from pathscore.errors import DataError
-from pathscore.network import Unreachable, download_from
-from pathscore.vision import vision
 
 FILES: dict[str, tuple[int, ...]] = {
     "train-images-idx3-ubyte": (60_000, 28, 28),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from pathscore.epochs import binarize, epoch_order
+from pathscore.data.epochs import binarize, epoch_order
 
 
 class Batches:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pathscore.epochs import BINARIZE
+from pathscore.data.epochs import BINARIZE
 from pathscore.errors import DataError, unknown
 
 if TYPE_CHECKING:
