@@ -23,6 +23,14 @@ def test_the_wheel_holds_the_three_packages_and_every_folder_of_them():
             assert (folder / "__init__.py").is_file(), f"{folder} is no package"
 
 
+def test_no_file_of_the_repository_is_ignored_and_so_left_out_of_the_wheel():
+    listing = ["git", "ls-files", "--ignored", "--cached", "--exclude-standard"]
+    done = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    assert done.stdout == ""
+
+
 def test_the_version_is_said_once_in_effect():
     assert PROJECT["project"]["version"] == pathscore.__version__ == importlib.metadata.version("pathscore")
 
