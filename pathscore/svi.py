@@ -37,7 +37,7 @@ class SVI(pyro.infer.SVI):
         `loss.estimators` when the objective has such a module.
     loss: a Pyro ELBO, or anything else that `pyro.infer.SVI` takes.
     per_datum: divide loss and gradient by `len(args[0])`, so that rates do not depend on the batch size.
-    validate: when Pyro's validation runs (if it is on at all): "first" step, "always" or "never". It costs a third of
+    validate: when Pyro's validation runs (if it is on at all): "first" step, "always" or "never". It costs a fifth of
         a small model's step. No setting is left changed.
     require_gradients: refuse a first step that leaves a parameter without gradient.
 
