@@ -42,7 +42,7 @@ def test_the_rate_of_each_unit_is_its_divergence():
 
 
 def test_the_rate_splits_into_information_and_distance_of_the_aggregate():
-    # q̄ is close to N(0, v) with v = var x + ¼ in the first unit: information ≈ ½ log(v / ¼), distance KL(N(0, v) ‖ N(0, 1)).
+    # q̄ is close to N(0, v), v = var x + ¼, in the first unit: information ≈ ½ log(v / ¼), distance KL(N(0, v) ‖ N(0, 1)).
     model, guide, x = half_used()
     found = use(model, guide, (x,), seed=0)
     v = x.var().item() + 0.25
@@ -76,8 +76,16 @@ def test_every_latent_family_has_its_section(latent):
     settings = {"latent": latent, "layers": (3, 2), "classes": 3, "hidden": (8,)}
     model, guide = VAE(16, **settings), AmortizedGuide(16, **settings)
     x = (torch.rand(30, 16) < 0.5).float()
-    (section,) = examine(model, guide, x, names=["latent"], effort=Effort(draws=10), labels=np.arange(30) % 3,
-                         image_shape=(1, 4, 4), strict=True)
+    (section,) = examine(
+        model,
+        guide,
+        x,
+        names=["latent"],
+        effort=Effort(draws=10),
+        labels=np.arange(30) % 3,
+        image_shape=(1, 4, 4),
+        strict=True,
+    )
     names = {p.name for p in section.pictures}
     assert {"rate-z1", "rate-z2", "aggregate-z1", "embedding-z1"} <= names
     assert ("traversal" in names) == (latent != "categorical")

@@ -20,7 +20,7 @@ def section(model, guide, x, seed=0):
 
 
 def test_a_right_model_passes_whatever_the_guide():
-    # The belief net's guide is not exact: the checks are about the model, and hold the guide's optimism against its own.
+    # The belief net's guide is not exact: the checks are about the model, and compare the guide's optimism with itself.
     # False-alarm rate 1e-3 (ranks) and about 1e-3 (reliability, four standard deviations of ten sets) a seed.
     for seed in range(8):
         model, guide, x = belief_net(seed, rows=200)

@@ -108,7 +108,8 @@ def calibrate(
             x = values[observed.name][i].to(args[0].dtype)
             drawn = guide_values(guide, layout, draws, (x, *args[1:]))
             for site in latents:
-                pits[site.name].append(_pit(values[site.name][i], drawn[site.name]).flatten(1).numpy())
+                pit = _pit(values[site.name][i], drawn[site.name])
+                pits[site.name].append(pit.reshape(len(pit), -1).cpu().numpy())
     return Calibration({name: np.concatenate(parts)[:replicates] for name, parts in pits.items()}, draws)
 
 

@@ -1,0 +1,69 @@
+"""The page in a real browser: no error, no request, every picture loads, nothing runs off a phone's screen."""
+
+import json
+
+import numpy as np
+import pytest
+from browser import browser
+from diagnostics_cases import belief_net
+
+from pathscore.diagnostics import Effort, examine
+from pathscore.diagnostics.page import render
+
+IMAGES = "return [...document.images].map(i => [i.complete, i.naturalWidth, i.currentSrc.length])"
+OVERFLOW = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+BACKGROUND = "return getComputedStyle(document.body).backgroundColor"
+PALETTE = "return [...document.querySelectorAll('picture img')].map(i => i.currentSrc.slice(-200))"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    model, guide, x = belief_net(rows=60)
+    effort = Effort(draws=60, replicates=100, gap_points=5, gap_steps=5, check_draws=19)
+    sections = examine(model, guide, x, effort=effort, labels=np.arange(60) % 4, image_shape=(1, 3, 4), strict=True)
+    path = tmp_path_factory.mktemp("page") / "report é.html"
+    path.write_text(render("A run with a rather long name-1234567890-1234567890-1234567890", "what", sections, "foot"))
+    return path
+
+
+def test_the_page_in_a_real_browser(page):
+    with browser() as tab:
+        tab.command("Network.enable")
+        tab.open(page)
+        seen = {}
+        for width in (390, 1200):
+            for dark in (False, True):
+                tab.device(width, dark)
+                images = tab.run(IMAGES)
+                assert len(images) > 8 and all(complete and natural > 100 for complete, natural, _ in images)
+                assert tab.run(OVERFLOW) <= 0, f"runs off a screen of {width} pixels"
+                seen[width, dark] = (tab.run(BACKGROUND), tab.run(PALETTE), tab.screenshot())
+        assert seen[390, True][0] != seen[390, False][0]  # the theme is the reader's
+        assert seen[390, True][1] != seen[390, False][1]  # and so are the pictures
+        assert all(shot.startswith(b"\x89PNG") and len(shot) > 20_000 for _, _, shot in seen.values())
+        assert [entry for entry in tab.log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+        assert requests(tab) == {"file"}
+
+
+def requests(tab):
+    """Schemes of everything that was asked for and not stopped by the page's own policy."""
+    events = [json.loads(entry["message"])["message"] for entry in tab.log("performance")]
+    stopped = {e["params"]["requestId"] for e in events if e["params"].get("blockedReason") == "csp"}
+    asked = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    return {p["request"]["url"].split(":")[0] for p in asked if p["requestId"] not in stopped} - {"data"}
+
+
+def test_the_check_finds_a_link_out_and_a_broken_picture(page, tmp_path):
+    # The planted faults: a picture from elsewhere, without the page's own policy against it, and one that is cut short.
+    text = page.read_text()
+    policy = text[text.index('<meta http-equiv="Content-Security-Policy"') :].split(">", 1)[0] + ">"
+    broken = text.replace(policy, "").replace("</main>", '<img src="http://127.0.0.1:9/x.png"></main>')
+    path = tmp_path / "broken.html"
+    path.write_text(broken)
+    with browser() as tab:
+        tab.open(path)
+        assert "http" in requests(tab)
+        assert any(natural == 0 for _, natural, _ in tab.run(IMAGES))
+        path.write_text(text.replace("</main>", '<img src="http://127.0.0.1:9/x.png"></main>'))
+        tab.open(path)  # with the policy in place nothing leaves
+        assert requests(tab) == {"file"}
