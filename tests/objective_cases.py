@@ -81,7 +81,8 @@ class Bit(Case):
 
     def joint(self, p) -> Joint:
         log_q, log_prior = bernoulli(p["a"], BITS), bernoulli(p["c"], BITS)
-        return Joint(log_q.exp(), log_prior + normal(p["w"] * BITS + p["v"], 0.6, self.data), log_q)
+        log_p = log_prior + normal(p["w"] * BITS + p["v"], 0.6, self.data)
+        return Joint(log_q.exp(), log_p, log_q, log_prior)
 
 
 class Subsampled(Bit):
@@ -102,7 +103,8 @@ class Weighted(Bit):
 
     def joint(self, p) -> Joint:
         joint = super().joint(p)
-        return Joint(joint.chance, joint.log_p, joint.log_q, bernoulli(p["c"], BITS), 0.6)
+        joint.kl_weight = 0.6
+        return joint
 
 
 class Layers(Case):

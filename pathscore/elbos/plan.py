@@ -240,7 +240,7 @@ def _kl_refusal(plan: Plan, name: str, site: Any, model_site: Any) -> str | None
     later = plan.order[name]
     assert plan.depends is not None
     parents = plan.depends["prior", name]
-    drawn_later = [p for p in parents if plan.order[p] >= later]
+    drawn_later = [p for p in parents if plan.order[p] > later]
     if drawn_later:
         return f"its prior depends on {', '.join(sorted(drawn_later))}, drawn later by the guide"
     try:
