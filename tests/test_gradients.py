@@ -271,6 +271,29 @@ def test_a_coordinate_without_noise_is_compared_up_to_rounding():
     assert z_scores(moments, torch.tensor([1.0, 2.1], dtype=torch.float64)).abs().max() == float("inf")
 
 
+def test_a_bit_that_is_never_set_is_no_bias():
+    """N = 2 000 draws of a bit of probability 1e-5 beside one of ½: its gradient has seen only one side of it.
+
+    The fault: the standard error of the draws alone takes the mean of that coordinate for biased beyond doubt.
+    """
+    logits = torch.tensor([-11.5, 0.3], dtype=torch.float64)
+
+    def model():
+        b = pyro.sample("b", dist.Bernoulli(logits=torch.zeros_like(logits)).to_event(1))
+        pyro.sample("x", dist.Normal(3 * b.sum(-1), 1.0), obs=torch.tensor(3.0, dtype=torch.float64))
+
+    def guide():
+        pyro.sample("b", dist.Bernoulli(logits=logits).to_event(1))
+
+    lab = Lab(model, guide)
+    elbo = lab.objective("score")
+    moments, _, _ = lab.draw(elbo, 2000)
+    target = measure(model, guide, estimators="enum", replicates=2).reference.gradient
+    assert z_scores(moments, target).abs().max() > 10
+    assert z_scores(moments, target, moments.unseen([2]).square()).abs().max() < MAX_Z
+    assert sound(measure(model, guide, estimators="score", replicates=2000)["score"])
+
+
 def test_a_long_run_stands_in_for_the_exact_gradient_and_says_so():
     toy = make_toy("laplace", 4)  # 64⁴ nodes are out of reach
     found = measure(toy.model, toy.guide, estimators=["pathwise", "score"], replicates=2000)

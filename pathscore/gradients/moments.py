@@ -11,6 +11,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from scipy.special import fdtrc
@@ -29,12 +30,13 @@ class Moments:
         count: n.
         mean, square: mean and Σ (g − mean)², (P,), in double precision.
         products: Σ (g − mean)(g − mean)ᵀ, (P, P), None for many coordinates.
+        largest: largest |g|, (P,).
         kept: the first gradients, (m, P), at most four million numbers.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self.mean = self.square = torch.zeros(())
+        self.mean = self.square = self.largest = torch.zeros(())
         self.products: Tensor | None = None
         self.kept = torch.empty(0, 0)
         self.rounding = ROUNDING[torch.float64]
@@ -47,6 +49,7 @@ class Moments:
         centred = g - mean
         new = Moments()
         new.count, new.mean, new.square = n, mean, centred.square().sum(0)
+        new.largest = g.abs().amax(0)
         new.products = centred.T @ centred if g.shape[1] <= COVARIANCE else None
         self._merge(new)
         if self.kept.numel() + gradients.shape[1] <= KEPT:
@@ -54,6 +57,7 @@ class Moments:
             self.kept = gradients[:room] if not len(self.kept) else torch.cat([self.kept, gradients[:room]])
 
     def _merge(self, other: Moments) -> None:
+        self.largest = torch.maximum(self.largest, other.largest)
         if self.count == 0:
             self.count, self.mean, self.square, self.products = other.count, other.mean, other.square, other.products
             return
@@ -72,6 +76,14 @@ class Moments:
         floor = (self.rounding * max(self.mean.abs().max().item(), variance.sqrt().max().item(), 1e-30)) ** 2
         return torch.where(variance > floor, variance, 0.0)
 
+    def unseen(self, groups: Sequence[int]) -> Tensor:
+        """What one draw that did not occur may have cost each coordinate's mean, (P,): largest |g| of its group / n.
+
+        A bit that is set once in a million draws has a gradient of variance 0 in a thousand draws, and a mean that is
+        wrong by more than any multiple of the standard error computed from them.
+        """
+        return torch.cat([g.amax().expand(len(g)) for g in self.largest.split(list(groups))]) / self.count
+
     def variance_error(self) -> float:
         """Standard error of the total variance: of the mean of ‖g − mean‖² over all n draws, from those kept."""
         squares = (self.kept.double() - self.mean).square().sum(1)
@@ -82,23 +94,27 @@ class Moments:
         return max(0.0, (self.mean.square().sum() - self.variance.sum() / self.count).item())
 
 
-def z_scores(moments: Moments, target: Tensor, target_variance: Tensor | float = 0.0) -> Tensor:
-    """(mean − target) / standard error, (P,); the target has an error of its own where it was estimated.
+def z_scores(moments: Moments, target: Tensor, further: Tensor | float = 0.0) -> Tensor:
+    """(mean − target) / standard error, (P,).
 
-    A coordinate without variance has z = 0 where it equals the target up to rounding, else ∞.
+    further: squared errors (P,) added to the squared standard errors: of the target where that was estimated, and of
+    draws that did not occur (`Moments.unseen`).
+
+    z = 0 where mean and target agree up to rounding; else ∞ where there is no error to divide by.
     """
     error = moments.mean - target
-    standard = (moments.variance / moments.count + target_variance).sqrt()
+    standard = (moments.variance / moments.count + further).sqrt()
     same = error.abs() <= 100 * moments.rounding * max(target.abs().max().item(), 1e-30)
-    z = error / torch.where(standard > 0, standard, 1.0)
-    return torch.where(standard > 0, z, torch.where(same, 0.0, math.inf))
+    z = torch.where(standard > 0, error / standard.clamp(min=1e-300), math.inf)
+    return torch.where(same, 0.0, z)
 
 
-def hotelling(moments: Moments, target: Tensor) -> float:
+def hotelling(moments: Moments, target: Tensor, further: Tensor | float = 0.0) -> float:
     """p-value of "the mean is `target`" over all coordinates at once.
 
-        T² = n (m − t)ᵀ S⁻¹ (m − t),    T² (n − p) / (p (n − 1)) ~ F(p, n − p)
+        T² = (m − t)ᵀ (S/n)⁻¹ (m − t),    T² (n − p) / (p (n − 1)) ~ F(p, n − p)
 
+    further: as in `z_scores`, added to the diagonal of S/n.
     NaN without a covariance, or with fewer than ten draws for each of the p directions that vary.
     """
     if moments.products is None:
@@ -108,12 +124,13 @@ def hotelling(moments: Moments, target: Tensor) -> float:
     p = int(moving.sum())
     if p == 0 or n < 10 * p:
         return math.nan
-    error, covariance = (moments.mean - target)[moving], (moments.products / (n - 1))[moving][:, moving]
+    covariance = moments.products / (n - 1) / n + torch.diag(torch.zeros_like(target) + further)
+    error, covariance = (moments.mean - target)[moving], covariance[moving][:, moving]
     scale = covariance.diagonal().sqrt()  # coordinates of very different size share one eigenproblem
     values, vectors = torch.linalg.eigh(covariance / torch.outer(scale, scale))
     kept = values > 1e-9 * values.max()
     p = int(kept.sum())
-    t2 = n * ((vectors.T @ (error / scale))[kept].square() / values[kept]).sum().item()
+    t2 = ((vectors.T @ (error / scale))[kept].square() / values[kept]).sum().item()
     return float(fdtrc(p, n - p, t2 * (n - p) / (p * (n - 1))))
 
 

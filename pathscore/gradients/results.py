@@ -38,8 +38,9 @@ class Row:
     """One estimator.
 
     name: its label. unbiased: what it says of itself.
-    max_abs_z: largest |mean − reference| / standard error over the coordinates; hotelling_p: p-value over all of them
-        together (None where N is too small for it, or the reference was estimated).
+    max_abs_z: largest |mean − reference| / standard error over the coordinates, the standard error including what one
+        draw that did not occur may have cost (`Moments.unseen`); hotelling_p: p-value over all of them together (None
+        where N is too small for it, or the reference was estimated).
     detectable_bias: the bias in one coordinate, in nats per unit of the parameter, that |z| > 4.5 finds in half of all
         cases: 4.5 standard errors of the noisiest coordinate.
     total_variance: Σ over coordinates of the variance of one gradient; relative_variance: divided by the least among
@@ -146,14 +147,16 @@ def rows_of(runs: list[Run], reference: Reference) -> list[Row]:
 
 def _row(run: Run, reference: Reference, least_variance: float, least_cost: float) -> Row:
     moments, total = run.moments, run.moments.variance.sum().item()
-    p = hotelling(moments, reference.gradient) if reference.exact else math.nan
+    unseen = moments.unseen(list(run.groups.values())).square()
+    p = hotelling(moments, reference.gradient, unseen) if reference.exact else math.nan
+    error = unseen + reference.variance
     by_group = moments.variance.split(list(run.groups.values()))
     return Row(
         name=run.name,
         unbiased=run.unbiased,
-        max_abs_z=z_scores(moments, reference.gradient, reference.variance).abs().max().item(),
+        max_abs_z=z_scores(moments, reference.gradient, error).abs().max().item(),
         hotelling_p=None if math.isnan(p) else p,
-        detectable_bias=MAX_Z * (moments.variance / moments.count + reference.variance).sqrt().max().item(),
+        detectable_bias=MAX_Z * (moments.variance / moments.count + error).sqrt().max().item(),
         total_variance=total,
         relative_variance=total / least_variance,
         variance_se=moments.variance_error(),
