@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pathscore import checkpoint, cli
+from pathscore import checkpoint, cli, job
 from pathscore.config import OPTIONS, Config
 from pathscore.rundir import read_config
 
@@ -70,6 +70,14 @@ def test_quiet_prints_the_result_only(tmp_path, capsys):
     assert out.startswith("  test ELBO") and err == ""
 
 
+@pytest.fixture
+def weights_only(monkeypatch):
+    """For tests that look at weights: no pictures and no table of gradients, which take longer than the training."""
+    monkeypatch.setattr(job, "save_pictures", lambda *args, **kwargs: [])
+    monkeypatch.setattr(job, "finish", lambda *args, **kwargs: "")
+
+
+@pytest.mark.usefixtures("weights_only")
 def test_the_same_seed_gives_the_same_run_and_another_another(tmp_path):
     for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
         assert train("--steps", "5", "--seed", seed, "--out", str(tmp_path / name)) == 0
@@ -85,6 +93,7 @@ def test_a_run_leaves_the_random_stream_as_it_was(tmp_path):
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.usefixtures("weights_only")
 def test_a_longer_run_is_a_shorter_one_resumed(tmp_path):
     assert train("--epochs", "3", "--out", str(tmp_path / "whole")) == 0
     assert train("--epochs", "1", "--out", str(tmp_path / "parts")) == 0
@@ -95,6 +104,7 @@ def test_a_longer_run_is_a_shorter_one_resumed(tmp_path):
     assert json.loads((tmp_path / "parts" / "summary.json").read_text())["steps"] == 72
 
 
+@pytest.mark.usefixtures("weights_only")
 def test_another_schedule_is_another_run(tmp_path, capsys):
     assert train("--epochs", "1", "--schedule", "cosine", "--out", str(tmp_path / "run")) == 0
     assert cli.main(["train", "--resume", str(tmp_path / "run"), "--epochs", "2"]) == 2
@@ -105,7 +115,7 @@ def test_another_schedule_is_another_run(tmp_path, capsys):
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.proof)]
 )
 def test_a_signal_saves_says_how_to_go_on_and_resume_gives_the_same_weights(number, code, tmp_path):
-    latent = ["--latent", "bernoulli", "--epochs", "15"]
+    latent = ["--latent", "bernoulli", "--epochs", "8"]
     stopped = subprocess.Popen(
         command(*latent, "--out", "stopped"), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -122,6 +132,7 @@ def test_a_signal_saves_says_how_to_go_on_and_resume_gives_the_same_weights(numb
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.usefixtures("weights_only")
 def test_a_run_that_was_stopped_before_its_first_checkpoint_starts_over(tmp_path):
     assert train("--steps", "4", "--out", str(tmp_path / "run")) == 0
     done = weights(tmp_path / "run")
@@ -132,6 +143,7 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_starts_over(tmp_path
     assert all(torch.equal(done[name], again[name]) for name in done)
 
 
+@pytest.mark.usefixtures("weights_only")
 def test_two_processes_never_share_a_run_directory(tmp_path, capsys):
     assert train("--steps", "2", "--out", str(tmp_path / "run")) == 0
     with checkpoint.lock(tmp_path / "run"):
@@ -153,6 +165,7 @@ def test_it_runs_anywhere_with_warnings_as_errors_and_without_assertions(optimis
     assert run.name.endswith("-digits-normal-trace") and {path.name for path in run.iterdir()} >= FILES
 
 
+@pytest.mark.usefixtures("weights_only")
 def test_own_data_with_a_split_and_without(tmp_path, capsys):
     import numpy as np
 
