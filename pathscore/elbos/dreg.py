@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from pyro.distributions.util import is_identically_zero
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
 from pathscore.elbos.importance import ImportanceELBO
@@ -31,6 +32,14 @@ def has_path(site: SitePlan) -> bool:
     return site.estimator.pathwise and site.family != "delta"
 
 
+def _refuse_partial(site: SitePlan, fn: Any, value: Tensor) -> None:
+    if not is_identically_zero(fn.score_parts(value).score_function):
+        family = type(fn).__name__
+        raise UsageError(
+            f"--elbo dreg: the path of site '{site.name}' misses a part ({family} rejects): use --elbo iwae"
+        )
+
+
 class _CutSampler(RowSampler):
     """Hands the program the base values of pathwise sites without their history: `draw.cut`, of `draw.path`."""
 
@@ -38,6 +47,8 @@ class _CutSampler(RowSampler):
         draw = super()._draw(site, fn)
         if not has_path(site):
             return draw
+        if is_validation_enabled():
+            _refuse_partial(site, fn, draw.value)
         K, rows = self.plan.particles, self.plan.rows
         draw.path = draw.value if rows == K else draw.value[:K]
         draw.cut = draw.path.detach().requires_grad_(torch.is_grad_enabled())
@@ -91,7 +102,6 @@ class DReG(ImportanceELBO):
         """Σ slope · path over the pathwise sites, slopes detached."""
         assert isinstance(terms, WeightedTerms)
         cut = {name: (draw.cut, draw.path) for name, draw in draws.items() if draw.cut is not None}
-        _refuse_partial(terms, cut)
         K = terms.plan.particles
         share = terms.shares[:K].detach()
         of_bound = _slopes_along(terms.scale * (share * terms.path_log_w[:K]).sum() + scores, cut)
@@ -125,12 +135,3 @@ def _slopes_along(total: Tensor, cut: Cut) -> dict[str, Tensor]:
         if found is not None:
             total = total + (found * path).sum()
     return slopes
-
-
-def _refuse_partial(terms: Terms, cut: Cut) -> None:
-    for name in cut:
-        if not is_identically_zero(terms.scores[name]):
-            family = type(terms.sites[name]["fn"]).__name__
-            raise UsageError(
-                f"--elbo dreg: the path of site '{name}' misses a part ({family} rejects): use --elbo iwae"
-            )

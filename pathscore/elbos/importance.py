@@ -18,7 +18,8 @@ from pathscore.elbos.averaging import RowWeights
 from pathscore.elbos.plan import Plan
 from pathscore.elbos.rows import Draw
 from pathscore.elbos.site import SiteELBO
-from pathscore.elbos.terms import Terms
+from pathscore.elbos.terms import Terms, sum_to
+from pathscore.elbos.traces import plates_of
 from pathscore.elbos.weight_plates import weight_plates, where
 from pathscore.elbos.weights import WeightedTerms, weigh
 from pathscore.errors import UsageError
@@ -88,6 +89,7 @@ class ImportanceELBO(SiteELBO):
         """L_K − v less the baseline, N/B times, to the site's plates: (rows, *plates)."""
         assert isinstance(terms, WeightedTerms)
         cost = terms.scale * (terms.cost_of(name).detach() - self.baseline(terms))
+        cost = sum_to(cost, terms.plates, plates_of(terms.sites[name]))  # a point mass may lie outside the weights
         return cost.expand(len(cost), *terms.scores_shape(name)[1:])
 
     def baseline(self, terms: WeightedTerms) -> Tensor | float:
