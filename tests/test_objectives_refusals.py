@@ -215,4 +215,4 @@ def test_explain_names_the_estimators():
     case = Layers(2)
     text = VIMCO("z1=disarm,z2=score", num_particles=5).explain(case.model, case.guide)
     assert "z1" in text and "disarm" in text and "score" in text
-    assert "5 particles + 5 what-if rows = 10" in text
+    assert "5 particles + 5 what-if rows = 10" in text and "importance weights formed per member of 'copies'" in text

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathscore.elbos.plan import Plan
 
 
-def explain(plan: Plan, credit: str) -> str:
-    """One line a latent site — distribution, plates, estimator, rows — and the model evaluations of a step."""
+def explain(plan: Plan, costs: str) -> str:
+    """One line a latent site — distribution, plates, estimator, rows — the model evaluations of a step, and `costs`."""
     header = ("site", "distribution", "plates", "estimator", "unbiased", "KL", "rows")
     lines: list[tuple[str, ...]] = [header]
     for site in plan.sites.values():
@@ -27,5 +27,5 @@ def explain(plan: Plan, credit: str) -> str:
     what_if = plan.rows - plan.particles
     return (
         f"{table}\n{plan.particles} particle{'s' * (plan.particles > 1)} + {what_if} what-if rows = {plan.rows} "
-        f"model evaluations a step, in one pass; costs credited by {'dependency' if credit == 'graph' else 'plate'}"
+        f"model evaluations a step, in one pass; {costs}"
     )

@@ -78,6 +78,9 @@ class ImportanceELBO(SiteELBO):
             self._refuse_split(plan)
         return plan
 
+    def costs(self, plan: Plan) -> str:
+        return f"importance weights formed {where(plan.weight_plates or ())}"
+
     def bound(self, terms: Terms, sites: dict[str, Site]) -> tuple[Tensor, Tensor]:
         assert isinstance(terms, WeightedTerms)
         weights = RowWeights(terms.plan, sites, terms)

@@ -118,7 +118,12 @@ class SiteELBO(ELBO):
 
     def explain(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> str:
         """A table of the guide's sites: distribution, plates, estimator, rows and model evaluations a step."""
-        return explain(self.prepare(model, guide, *args, **kwargs), self.credit)
+        plan = self.prepare(model, guide, *args, **kwargs)
+        return explain(plan, self.costs(plan))
+
+    def costs(self, plan: Plan) -> str:
+        """How costs are credited to sites, in words."""
+        return f"costs credited by {'dependency' if self.credit == 'graph' else 'plate'}"
 
     @torch.no_grad()
     def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
