@@ -42,7 +42,8 @@ class Moments:
         self.rounding = ROUNDING[torch.float64]
 
     def add(self, gradients: Tensor) -> None:
-        """Merge a batch (n, P)."""
+        """Merge a batch (n, P), on the CPU: not every device has double precision."""
+        gradients = gradients.detach().cpu()
         self.rounding = ROUNDING.get(gradients.dtype, 1e-2)
         g = gradients.double()
         n, mean = len(g), g.mean(0)

@@ -59,8 +59,8 @@ def find_exact(pair: Any, elbo: str) -> Reference | None:
         if not possible(pair):
             continue
         try:
-            gradient = pair.exactly(bound).detach().double()
-            apart = (gradient - pair.exactly(check).detach()).norm() if check else 0.0
+            gradient = pair.exactly(bound).detach().cpu().double()
+            apart = (gradient - pair.exactly(check).detach().cpu()).norm() if check else 0.0
         except UsageError:  # too many states, no quadrature rule, not quadratic
             continue
         if apart <= CONVERGED * gradient.norm():
