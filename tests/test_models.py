@@ -10,8 +10,8 @@ from pyro.infer import MCMC, NUTS, Predictive
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from models import LATENTS, LIKELIHOODS, TRUNKS, VAE
-from pathscore.errors import UsageError
 from pathscore.data.values import BINARY_LIKELIHOODS
+from pathscore.errors import UsageError
 
 X, B = 9, 5
 

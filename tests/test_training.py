@@ -13,8 +13,8 @@ from training_runs import ROWS, data, equal, make, training, weights
 
 from models import LATENTS
 from pathscore import checkpoint
-from pathscore.elbos import ELBOS, KLWeight, kl_weighted, make_elbo, refusal
 from pathscore.data.epochs import binarize, epoch_order
+from pathscore.elbos import ELBOS, KLWeight, kl_weighted, make_elbo, refusal
 from pathscore.errors import NumericsError, RunDirError, UsageError
 from pathscore.estimators import ESTIMATORS
 from pathscore.metrics import Metrics, read_metrics
