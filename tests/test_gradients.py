@@ -114,6 +114,16 @@ def test_replicates_of_any_program_agree_with_the_exact_gradient(program, elbo):
         assert row.variance.shape == found.reference.gradient.shape
 
 
+@pytest.mark.parametrize("elbo", ["iwae", "vimco"])
+def test_importance_weighted_objectives_are_held_against_their_own_bound(elbo):
+    """K = 3, N = 20 000, exact by all multisets of three of the four states."""
+    toy = make_toy("bernoulli", 2)
+    names = ["score", "score-avg", "disarm", "enum", "st"]
+    found = measure(toy.model, toy.guide, estimators=names, elbo=elbo, particles=3, replicates=20_000)
+    assert found.reference.source == "exact gradient (sum over all sets of K draws)"
+    assert all(sound(row) == row.unbiased and row.particles == 3 for row in found.rows), str(found)
+
+
 def test_a_shared_subsample_is_held_fixed():
     model, guide, _ = subsampled()
     lab = Lab(model, guide)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pathscore.elbos import make_elbo
+from pathscore.elbos import objective as find_objective
 from pathscore.elbos.plan import read_spec
 from pathscore.errors import UsageError, unknown
 from pathscore.estimators import ESTIMATORS, Estimator
@@ -32,8 +33,8 @@ Specs = Iterable[str | Estimator] | Mapping[str, Any] | None
 class Lab:
     """A program pair on the bench.
 
-    particles: K, raised to an estimator's least. elbo, options: the objective and its further arguments. of: "sites"
-    or "weights", what the gradient is by.
+    particles: K, raised to an objective's least, and to an estimator's where K does not change the bound. elbo, options:
+    the objective and its further arguments. of: "sites" or "weights", what the gradient is by.
 
     Attributes:
         pair: the programs with their replicates (replicates.py).
@@ -55,7 +56,8 @@ class Lab:
         if of not in SOURCES:
             raise unknown("gradient", of, SOURCES)
         self.pair = SOURCES[of](model, guide, args, kwargs)
-        self.particles, self.elbo, self.of, self.options = particles, elbo, of, dict(options or {})
+        self.particles = max(particles, find_objective(elbo).min_particles)
+        self.elbo, self.of, self.options = elbo, of, dict(options or {})
         self.refused: dict[str, str] = {}
         self._optimisers: dict[int, torch.optim.Optimizer] = {}
 
@@ -87,7 +89,8 @@ class Lab:
     def objective(self, spec: Any) -> Any:
         """The objective with the estimators of one spec, planned and ready to draw."""
         least = max((e.min_particles for e in read_spec(spec).values()), default=1)
-        count = max(self.particles, least)
+        # Where particles share weights, K is part of the objective: more of them would be another bound.
+        count = self.particles if find_objective(self.elbo).credit == "weights" else max(self.particles, least)
         elbo: Any = make_elbo(self.elbo, spec, num_particles=count, max_plate_nesting=self.pair.nesting, **self.options)
         self.plan(elbo)
         return elbo

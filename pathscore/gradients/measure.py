@@ -60,7 +60,7 @@ def measure(
         lab = Lab(model, guide, args, dict(kwargs or {}), particles=particles, elbo=elbo, of=of, options=options)
         objectives = lab.objectives(estimators, skip_illegal)
         runs = [_run(lab, objective, label, replicates, warmup, seed) for label, objective in objectives.items()]
-        target = find_exact(lab.pair, elbo) or long_run(lab, runs, 4 * replicates, seed)
+        target = find_exact(lab) or long_run(lab, runs, 4 * replicates, seed)
         return Comparison(title, target, rows_of(runs, target), replicates, warmup, seed, elbo, of, lab.refused)
 
 

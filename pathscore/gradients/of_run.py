@@ -17,6 +17,7 @@ from pathscore.errors import RunDirError, UsageError
 from pathscore.gradients.lab import Specs
 from pathscore.gradients.measure import measure
 from pathscore.gradients.pictures import save
+from pathscore.gradients.replicates import Pair
 from pathscore.gradients.results import Comparison
 from pathscore.gradients.table import grid
 from pathscore.validation import evaluating
@@ -46,9 +47,12 @@ def measure_job(job: Any, x: Tensor, estimators: Specs = None, **settings: Any) 
 
 
 def settings_of(job: Any) -> dict[str, Any]:
-    """Objective and particles of a run, where estimators can be named for its objective; else the ELBO's."""
-    named = bool(ELBOS[job.config.elbo].credit)
-    return {"elbo": job.config.elbo if named else "trace", "particles": job.config.particles or 1}
+    """Objective, its options and particles of a run where estimators can be named for it; else the ELBO's."""
+    config = job.config
+    if not ELBOS[config.elbo].credit:
+        return {"elbo": "trace", "particles": config.particles or 1}
+    options = {name: getattr(config, name) for name in ELBOS[config.elbo].options if hasattr(config, name)}
+    return {"elbo": config.elbo, "particles": config.particles or 1, "options": options}
 
 
 def own_estimator(job: Any) -> str:
@@ -64,10 +68,10 @@ def own_estimator(job: Any) -> str:
 
 def short(job: Any, x: Tensor, seed: int = 0) -> Comparison:
     """The table of a training run: its own estimator beside the usual ones, in a few seconds."""
-    x = x[:DATA]
-    own = own_estimator(job)
-    values = len(x) * (x.shape[1] + sum(job.config.layers or ()))
+    x, own = x[:DATA], own_estimator(job)
     found: dict[str, Any] = {own: own, **{name: name for name in SHORT}}
+    with job.svi.scope():
+        values = Pair(job.svi.model, job.svi.guide, (x,)).values
     replicates = max(100, min(1000, SHORT_VALUES // values))
     return measure_job(job, x, found, replicates=replicates, warmup=50, seed=seed, skip_illegal=True)
 
@@ -87,6 +91,7 @@ def finish(job: Any, x: Tensor, directory: Path) -> str:
     except OSError as error:
         raise RunDirError(f"cannot write {directory / PICTURE}: {error.strerror or error}") from None
     return (
-        f"how the gradient got through the sampling step ({comparison.replicates:,} draws each)\n{grid(comparison)}\n"
+        f"how the gradient got through the sampling step ({comparison.replicates:,} draws each, --elbo "
+        f"{comparison.elbo})\n{grid(comparison)}\n"
         f"held against the {comparison.reference.source}; all estimators: pathscore gradients {directory}"
     )

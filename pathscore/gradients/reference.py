@@ -1,6 +1,6 @@
 """What gradients are held against: the exact one where the program can be summed out, else a long unbiased run.
 
-`find_exact(pair, elbo) -> Reference | None`; `long_run(lab, runs, count, seed) -> Reference`.  `source` says which.
+`find_exact(lab) -> Reference | None`; `long_run(lab, runs, count, seed) -> Reference`.  `source` says which.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from pathscore import exact
+from pathscore.elbos import ELBOS
 from pathscore.errors import UsageError
 from pathscore.estimators.families import family_name, support_size
 from pathscore.streams import beside
@@ -48,14 +49,10 @@ class Reference:
         return int(self.gradient.abs().argmax())
 
 
-def find_exact(pair: Any, elbo: str) -> Reference | None:
-    """The exact gradient by enumeration, quadrature or in closed form; None where it is out of reach.
-
-    elbo: name of the objective; only the ELBO itself ("trace", "tracegraph") is summed out.
-    """
-    if elbo not in ("trace", "tracegraph"):
-        return None
-    for source, bound, check, possible in METHODS:
+def find_exact(lab: Any) -> Reference | None:
+    """The exact gradient by enumeration, quadrature or in closed form; None where it is out of reach."""
+    pair = lab.pair
+    for source, bound, check, possible in methods(lab):
         if not possible(pair):
             continue
         try:
@@ -66,6 +63,14 @@ def find_exact(pair: Any, elbo: str) -> Reference | None:
         if apart <= CONVERGED * gradient.norm():
             return Reference(gradient, 0.0, source, True)
     return None
+
+
+def methods(lab: Any) -> tuple[Method, ...]:
+    """Ways to the exact gradient of the lab's objective: the ELBO, or the K-sample bound where draws share weights."""
+    if ELBOS[lab.elbo].credit != "weights":
+        return METHODS
+    bound = partial(exact.importance_bound, num_particles=lab.particles, alpha=lab.options.get("alpha", 0.0))
+    return (("exact gradient (sum over all sets of K draws)", bound, None, _finite),)
 
 
 def _finite(pair: Any) -> bool:
@@ -86,7 +91,8 @@ def _gaussian(pair: Any) -> bool:
 
 
 Bound = Callable[..., Tensor]
-METHODS: tuple[tuple[str, Bound, Bound | None, Callable[[Any], bool]], ...] = (
+Method = tuple[str, Bound, Bound | None, Callable[[Any], bool]]
+METHODS: tuple[Method, ...] = (
     ("exact gradient (closed form)", exact.gaussian.elbo, None, _gaussian),
     ("exact gradient (sum over all joint states)", exact.elbo, None, _finite),
     ("exact gradient (quadrature)", exact.elbo, partial(exact.elbo, nodes=COARSE), _countable),
