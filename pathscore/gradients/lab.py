@@ -33,8 +33,8 @@ Specs = Iterable[str | Estimator] | Mapping[str, Any] | None
 class Lab:
     """A program pair on the bench.
 
-    particles: K, raised to an objective's least, and to an estimator's where K does not change the bound. elbo, options:
-    the objective and its further arguments. of: "sites" or "weights", what the gradient is by.
+    particles: K, raised to an objective's least, and to an estimator's where K does not change the bound. elbo,
+    options: the objective and its further arguments. of: "sites" or "weights", what the gradient is by.
 
     Attributes:
         pair: the programs with their replicates (replicates.py).
