@@ -42,7 +42,7 @@ def test_the_rate_of_each_unit_is_its_divergence():
 
 
 def test_the_rate_splits_into_information_and_distance_of_the_aggregate():
-    # q̄ is close to N(0, v), v = var x + ¼, in the first unit: information ≈ ½ log(v / ¼), distance KL(N(0, v) ‖ N(0, 1)).
+    # q̄ is close to N(0, v), v = var x + ¼, in the first unit: information ½ log(v / ¼), distance KL(N(0, v) ‖ N(0, 1)).
     model, guide, x = half_used()
     found = use(model, guide, (x,), seed=0)
     v = x.var().item() + 0.25

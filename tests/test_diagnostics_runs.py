@@ -14,7 +14,7 @@ from pathscore import checkpoint
 from pathscore.cli import main
 from pathscore.diagnostics import Effort, command, compare, diagnose, examine
 from pathscore.diagnostics.entries import paired
-from pathscore.diagnostics.runs import open_run
+from pathscore.diagnostics.runs import open_run, scratch_store
 from pathscore.errors import NumericsError, RunDirError, UsageError
 
 QUICK = Effort(
@@ -86,7 +86,7 @@ def test_diagnose_writes_the_draws_the_numbers_the_pictures_and_the_page(run):
 def test_the_same_seed_gives_the_same_numbers(run):
     opened = open_run(run)
     x = opened.held_out[0][:20]
-    with opened.job.svi.scope():
+    with scratch_store():
         a, b = (
             examine(opened.job.model, opened.job.guide, x, effort=QUICK, names=["importance", "calibration"])
             for _ in range(2)

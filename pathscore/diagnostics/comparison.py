@@ -14,7 +14,7 @@ from pathscore import evaluation
 from pathscore.diagnostics.diagnosing import plain
 from pathscore.diagnostics.entries import Entry, labels
 from pathscore.diagnostics.page import render
-from pathscore.diagnostics.runs import Run, open_run
+from pathscore.diagnostics.runs import Run, open_run, scratch_store
 from pathscore.diagnostics.sections import comparing
 from pathscore.errors import UsageError
 from pathscore.rundir import make, write_text
@@ -74,7 +74,7 @@ def _data(run: Run) -> str:
 def _evaluated(label: str, run: Run, x: torch.Tensor, samples: int) -> Entry:
     job = run.job
     x = x.to(next(job.model.parameters()))
-    with job.svi.scope():
+    with scratch_store():
         bound = evaluation.importance_bound(job.model, job.guide, x, num_particles=samples, seed=1, progress=False)
         elbo = evaluation.elbo(job.model, job.guide, x, samples=50, seed=2).elbo
     return Entry(label, run, bound.cpu().double().numpy(), elbo.cpu().double().numpy())

@@ -17,7 +17,7 @@ from pathscore.diagnostics.arviz import to_arviz
 from pathscore.diagnostics.examining import sections_of
 from pathscore.diagnostics.page import Drawn, draw_all, render
 from pathscore.diagnostics.palette import LIGHT
-from pathscore.diagnostics.runs import Run, open_run
+from pathscore.diagnostics.runs import Run, open_run, scratch_store
 from pathscore.diagnostics.sections import gradients, training
 from pathscore.diagnostics.subject import Effort, Section, Subject
 from pathscore.errors import RunDirError
@@ -57,7 +57,7 @@ def diagnose(
     effort = effort or Effort()
     x, labels = run.held_out
     x, labels = x[: effort.points], None if labels is None else labels[: effort.points]
-    with run.job.svi.scope():
+    with scratch_store():
         progress("posterior.nc")
         tree = write_posterior(run, x, labels, effort)
         try:

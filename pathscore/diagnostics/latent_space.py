@@ -96,7 +96,8 @@ def use(model: Callable, guide: Callable, args: tuple, *, draws: int = 200, seed
         if not local or not layout.common:
             raise UsageError("latent use is about latents local to each data point: this program has none in a plate")
         found = draw(model, guide, layout, draws, args, extra=lambda m, g: _rates(m, g, local))
-        prior = simulate(model, layout, draws, args)
+        names = [s.name for s in local]
+        prior = simulate(model, layout, max(2, min(draws, POOL // local[0].shape[0])), args, keep=names)
         moved = activity(model, guide, args, seed=seed or 0)
         sites = {
             s.name: _site_use(s, found.values[s.name], found.extra[s.name], prior[s.name], moved[s.name]) for s in local
@@ -165,5 +166,7 @@ def _cross_density(guide: Callable, layout: Layout, site: Site, values: torch.Te
     rows = []
     for part in values.split(100):
         repeated = part[:, None].expand(len(part), len(values), *part.shape[1:])
-        rows.append(replay(guide, layout, len(part), args, {site.name: repeated}, collect)["log_q"])
+        rows.append(
+            replay(guide, layout, len(part), args, {site.name: repeated}, collect, layout.latent_elements)["log_q"]
+        )
     return torch.cat(rows)

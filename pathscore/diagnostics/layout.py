@@ -61,6 +61,11 @@ class Layout:
         return sum(torch.Size(site.shape).numel() for site in self.sites.values())
 
     @property
+    def latent_elements(self) -> int:
+        """Those of latent sites alone: what a run of the guide makes."""
+        return sum(torch.Size(site.shape).numel() for site in self.of("latent"))
+
+    @property
     def plate_sizes(self) -> dict[str, int]:
         """Plate → size, for the plates of every site."""
         return {d: n for s in self.sites.values() for d, n in zip(s.plates, s.shape, strict=False)}

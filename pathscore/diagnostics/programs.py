@@ -9,6 +9,7 @@ proposed from its own conditional p(z | parents): its two terms in log p − log
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import pyro
@@ -22,10 +23,13 @@ from pathscore.diagnostics.scoring import Nodes, Values, align, log_likelihoods,
 DRAWS_PLATE = "_draws"
 """The plate of draws; outside every plate of the programs."""
 
+PASS_ELEMENTS = 2**21
+"""Site elements of one pass (8 MB in float32); hidden layers and log-probabilities take a few times that."""
+
 
 @dataclass(frozen=True)
 class Draws:
-    """S draws of the guide, scored: values (S, *plates, *event), log p(x, z) and log q(z | x) (S, *common)."""
+    """S draws of the guide, scored: latent and computed sites (S, *plates, *event), log p, log q (S, *common)."""
 
     values: Values
     log_p: torch.Tensor
@@ -72,7 +76,7 @@ def draw(
         return {**found, **_tagged("extra", extra(model_nodes, guide_nodes) if extra else {})}
 
     with explained("drawing from the guide and scoring the draws"):
-        found = _over_draws(layout, draws, once)
+        found = _over_draws(layout, draws, layout.elements, once)
     return Draws(
         _untagged("value", found),
         found["log", "p"],
@@ -82,13 +86,16 @@ def draw(
     )
 
 
-def _over_draws(layout: Layout, draws: int, once: Callable[[slice], dict]) -> dict:
-    """`once(slice of draws)` inside the plate of draws; one draw after the other where the program needs it."""
-    if layout.vectorised:
-        with pyro.plate(DRAWS_PLATE, draws, dim=-layout.nesting - 1):
-            return once(slice(0, draws))
-    parts = [once(slice(i, i + 1)) for i in range(draws)]
-    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+def _over_draws(layout: Layout, draws: int, elements: int, once: Callable[[slice], dict]) -> dict:
+    """`once(slice of draws)` inside the plate of draws, in passes of bounded size; a draw a pass where it must be."""
+    step = max(1, PASS_ELEMENTS // max(1, elements)) if layout.vectorised else 1
+    parts = []
+    for start in range(0, draws, step):
+        part = slice(start, min(start + step, draws))
+        plate = pyro.plate(DRAWS_PLATE, part.stop - start, dim=-layout.nesting - 1)
+        with plate if layout.vectorised else nullcontext():
+            parts.append(once(part))
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]} if len(parts) > 1 else parts[0]
 
 
 def _tagged(tag: str, values: Values) -> dict[tuple[str, str], torch.Tensor]:
@@ -102,23 +109,33 @@ def _untagged(tag: str, found: dict[tuple[str, str], torch.Tensor]) -> Values:
 def _score(layout: Layout, draws: int, model_nodes: Nodes, guide_nodes: Nodes) -> dict[tuple[str, str], torch.Tensor]:
     proposed = {n: node for n, node in model_nodes.items() if node["is_observed"] or n in guide_nodes}
     drawn = {n: node for n, node in guide_nodes.items() if not node["is_observed"]}
+    kept = [site for kind in ("latent", "deterministic") for site in layout.of(kind)]
+    values = {site.name: align(site, model_nodes[site.name]["value"], draws) for site in kept}
     return {
-        **_tagged("value", {n: align(layout.sites[n], node["value"], draws) for n, node in model_nodes.items()}),
+        **_tagged("value", values),
         ("log", "p"): total_log_prob(proposed, layout, draws),
         ("log", "q"): total_log_prob(drawn, layout, draws),
         **_tagged("likelihood", log_likelihoods(layout, model_nodes, draws)),
     }
 
 
-def simulate(model: Callable, layout: Layout, draws: int, args: Sequence, values: Values | None = None) -> Values:
-    """Sites of the model with its observations drawn anew: name → (S, *plates, *event).
+def simulate(
+    model: Callable,
+    layout: Layout,
+    draws: int,
+    args: Sequence,
+    values: Values | None = None,
+    keep: Sequence[str] | None = None,
+) -> Values:
+    """Sites of the model (all, or those in `keep`) with its observations drawn anew: name → (S, *plates, *event).
 
     Latents take `values` (S, *plates, *event) where given (posterior predictive), else come from the prior. With
     several observed sites the draw is joint: a site sees the simulated values of those before it.
     """
 
     def collect(nodes: Nodes, count: int) -> Values:
-        return {name: align(layout.sites[name], node["value"], count) for name, node in nodes.items()}
+        names = nodes if keep is None else keep
+        return {name: align(layout.sites[name], nodes[name]["value"], count) for name in names}
 
     with explained("simulating data from the model"):
         return replay(poutine.uncondition(model), layout, draws, args, values or {}, collect)
@@ -133,7 +150,7 @@ def guide_values(guide: Callable, layout: Layout, draws: int, args: Sequence) ->
         return {s.name: align(s, nodes[s.name]["value"], count) for s in layout.of("latent") if s.name in nodes}
 
     with explained("drawing from the guide"):
-        return _over_draws(layout, draws, once)
+        return _over_draws(layout, draws, layout.latent_elements, once)
 
 
 def replay(
@@ -143,15 +160,19 @@ def replay(
     args: Sequence,
     values: Values,
     collect: Callable[[Nodes, int], Values],
+    elements: int | None = None,
 ) -> Values:
-    """Run the model at given latent values (S, *plates, *event); `collect(nodes, S)` says what to keep of the trace."""
+    """Run a program at given latent values (S, *plates, *event); `collect(nodes, S)` says what to keep of the trace.
+
+    `elements`: site elements that one draw makes, if not those of the model (for a guide, `layout.latent_elements`).
+    """
 
     def once(part: slice) -> Values:
         placed = _place(layout, {name: value[part] for name, value in values.items()})
         program = poutine.replay(poutine.replay(model, trace=placed), trace=layout.subsample)
         return collect(sample_nodes(poutine.trace(program).get_trace(*args)), part.stop - part.start)
 
-    return _over_draws(layout, draws, once)
+    return _over_draws(layout, draws, elements or layout.elements, once)
 
 
 def _place(layout: Layout, values: Values) -> poutine.Trace:

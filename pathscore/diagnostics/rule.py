@@ -40,7 +40,8 @@ class Rule:
         return {"watch": self.try_next, "bad": self.try_if_bad or self.try_next}.get(status, "")
 
     def threshold(self) -> str:
-        """The limits in words."""
+        """The limits in words; a first limit of 0 means any size that can be told from chance."""
         side = "above" if self.rising else "below"
         watch, bad = (self.form.format(limit) for limit in self.limits)
-        return f"watch {side} {watch}, bad {side} {bad}"
+        first = f"watch {side} {watch}" if self.limits[0] else "watch when it is no chance (false-alarm rate 0.1 %)"
+        return f"{first}, bad {side} {bad}"

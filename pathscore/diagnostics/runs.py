@@ -1,15 +1,18 @@
 """Open a run directory for diagnosis: `open_run(path) -> Run`, model and guide with the weights of the last checkpoint.
 
 Nothing of the process changes: initial weights are drawn beside the global random stream, and the programs are to be
-run inside `run.job.svi.scope()`, a parameter store of their own.
+run inside `scratch_store()`, a parameter store that is thrown away.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyro
 import torch
 from torch import nn
 
@@ -91,3 +94,16 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+@contextmanager
+def scratch_store() -> Iterator[None]:
+    """Run programs without leaving their parameters in Pyro's global store."""
+    store = pyro.get_param_store()
+    outside = store.get_state()
+    store.clear()
+    try:
+        yield
+    finally:
+        store.clear()
+        store.set_state(outside)

@@ -13,7 +13,10 @@ from pathscore.diagnostics.subject import Picture, Section, Subject, Table
 from pathscore.diagnostics.verdicts import Verdict, judge
 
 EXACT_POINTS = 100
-"""Data points whose latent states are enumerated."""
+"""Data points whose latent states are enumerated, at most."""
+
+EXACT_ELEMENTS = 2**23
+"""Site elements computed at once for them: rows of the table × elements of a data point."""
 
 
 def section(subject: Subject) -> Section:
@@ -67,9 +70,9 @@ def _verdicts(found: Importance, discrete: bool) -> list[Verdict]:
 
 def exact_reference(subject: Subject) -> dict[str, Any] | None:
     """Mean log p(x) and ELBO without sampling on the first data points, or None where the space is too large."""
-    args = subject.first(EXACT_POINTS)
     source, how = (exact, "enumeration") if subject.discrete else (exact.gaussian, "closed form")
     try:
+        args = subject.first(_exact_points(subject))
         with torch.no_grad():
             evidence = source.log_evidence(subject.model, subject.guide, *args)
             elbo = float(source.elbo(subject.model, subject.guide, *args))
@@ -77,6 +80,16 @@ def exact_reference(subject: Subject) -> dict[str, Any] | None:
         return None
     points = max(evidence.numel(), 1)
     return {"points": points, "log_evidence": float(evidence.sum()) / points, "elbo": elbo / points, "how": how}
+
+
+def _exact_points(subject: Subject) -> int:
+    """As many data points as fit, from the rows that one of them takes. Raises UsageError for too many states."""
+    layout, total = subject.layout, max(1, len(subject.args[0]))
+    if subject.discrete:
+        rows = exact.count_states(subject.model, subject.guide, *subject.first(2))
+    else:  # the closed form interpolates a quadratic in D variables
+        rows = (layout.latent_elements // total + 2) ** 2 // 2
+    return int(np.clip(EXACT_ELEMENTS * total // (rows * layout.elements), 2, EXACT_POINTS))
 
 
 def _exact_verdict(reference: dict | None) -> list[Verdict]:
@@ -104,7 +117,11 @@ def _table(found: Importance, reference: dict | None) -> Table:
         points = f" ({reference['how']}, {reference['points']} points)"
         rows.append(("log p(x), exact" + points, f"{reference['log_evidence']:.2f}", "0"))
         rows.append(("ELBO, exact" + points, f"{reference['elbo']:.2f}", "0"))
-    return Table(("nats per data point", "mean", "± s.e."), rows)
+    caption = (
+        "log p(x) from importance weights is a lower bound in expectation: where the relative effective sample size is "
+        "near 0 or k-hat is too large, it is too low, and the gap too small, by an unknown amount."
+    )
+    return Table(("nats per data point", "mean", "± s.e."), rows, caption)
 
 
 def _pictures(found: Importance) -> list[Picture]:

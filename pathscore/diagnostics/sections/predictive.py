@@ -10,6 +10,9 @@ from pathscore.diagnostics.subject import Picture, Section, Subject
 from pathscore.diagnostics.verdicts import judge
 from pathscore.errors import UsageError
 
+PIXELS = 2**18
+"""Site elements of the data that go into a reliability curve: enough to see a hundredth, and small."""
+
 INTRO = (
     "Model against held-out data, with checks that are honest for binary pixels: a rootogram and ranks of a "
     "summary of each datum ({statistic}; {draws} draws of the model a datum), and reliability of pixel probabilities."
@@ -23,7 +26,7 @@ def section(subject: Subject) -> Section:
     verdicts = [judge("counts", found.deviation, evidence=found.p_value <= ALPHA, note=f"(p = {found.p_value:.2g})")]
     pictures, notes, pixel_error = _pictures(found), [], None
     try:
-        curves = reliability(*pair, seed=effort.seed + 8)
+        curves = reliability(subject.model, subject.guide, _few(subject), seed=effort.seed + 8)
     except UsageError as error:
         notes = [f"No reliability curve: {error}."]
     else:
@@ -44,6 +47,11 @@ def section(subject: Subject) -> Section:
             "pixel_error": pixel_error,
         },
     )
+
+
+def _few(subject: Subject) -> tuple:
+    """The first data points, as many as have PIXELS pixels."""
+    return subject.first(max(2, PIXELS * len(subject.args[0]) // subject.layout.elements))
 
 
 def _pictures(found: Predictive) -> list[Picture]:

@@ -21,9 +21,9 @@ def section(subject: Subject) -> Section:
     layout, site = subject.layout, subject.layout.observed()
     count = min(COLUMNS, len(subject.args[0]))
     with torch.no_grad(), seeded(subject.effort.seed + 7):
-        prior = simulate(subject.model, layout, 4, subject.args)
         latents = [s.name for s in layout.of("latent")]
-        samples = likelihood_mean(subject, {n: prior[n] for n in latents}, 4)[:, :count]
+        prior = simulate(subject.model, layout, 4, subject.args, keep=latents)
+        samples = likelihood_mean(subject, prior, 4)[:, :count]
         rebuilt = likelihood_mean(subject, guide_values(subject.guide, layout, 1, subject.args), 1)[0, :count]
     x = layout.observed_values[site.name].reshape(len(subject.args[0]), -1).numpy()[:count]
     low, high = min(0.0, float(x.min())), max(1.0, float(x.max()))
