@@ -12,6 +12,7 @@ import math
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.latents import positive
 
@@ -35,13 +36,23 @@ class Likelihood(nn.Module):
         raise NotImplementedError
 
 
+class Pixels(dist.Independent):
+    """Independent Bernoulli pixels: the sign changes after the sum over them, two passes fewer over (…, X) a step."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self.base_dist._validate_args:
+            self.base_dist._validate_sample(value)
+        logits, value = torch.broadcast_tensors(self.base_dist.logits, value)
+        return -F.binary_cross_entropy_with_logits(logits, value, reduction="none").sum(-1)
+
+
 class Bernoulli(Likelihood):
     """Binary pixels, p(x | z1) = Π Bernoulli(x; σ(raw)): no parameters of its own."""
 
     kinds = ("binary",)
 
     def forward(self, raw: Tensor) -> dist.TorchDistribution:
-        return dist.Bernoulli(logits=raw).to_event(1)
+        return Pixels(dist.Bernoulli(logits=raw), 1)
 
     def mean(self, raw: Tensor) -> Tensor:
         return raw.sigmoid()

@@ -13,6 +13,7 @@ import torch
 from pyro.optim import PyroOptim
 from torch import Tensor
 
+from pathscore.fused import Kernel, fused_kernel
 from pathscore.schedules import Schedule
 
 Named = tuple[str, Tensor]
@@ -46,6 +47,7 @@ class JointOptim(PyroOptim):
         self._ids: set[int] = set()
         self._base_rates: list[float] = []
         self._waiting: dict[str, dict] = {}
+        self._kernel: tuple[list[int], Kernel] | None = None  # for the parameters of the latest `update`
 
     def holds(self, parameter: Tensor) -> bool:
         """Whether this very tensor has been adopted."""
@@ -70,6 +72,7 @@ class JointOptim(PyroOptim):
             self._hand_over(name, parameter)
         # By name, so that the clipping norm is summed in the same order before and after a resume.
         self._named = dict(sorted(self._named.items()))
+        self._kernel = None
 
     def parameters(self) -> Iterable[Tensor]:
         """The adopted parameters, by name."""
@@ -83,14 +86,33 @@ class JointOptim(PyroOptim):
         """One step with the gradients as they are; `norm` is their norm where clipping needs it."""
         if self.torch_optim is None:
             return
-        if self.clip_norm is not None:
-            self._clip(gradient_norm(self.gradients()) if norm is None else norm)
+        pairs = [(p, p.grad) for p in self._named.values()]
+        found = [(p, g) for p, g in pairs if g is not None]
+        gradients = [g for _, g in found]
+        if norm is None and self.clip_norm is not None:
+            norm = gradient_norm(gradients)
+        self.update([p for p, _ in found], gradients, norm)
+
+    def update(self, parameters: list[Tensor], gradients: list[Tensor], norm: float | None = None) -> None:
+        """One step of adopted parameters with these gradients; `norm` is their norm where clipping needs it."""
+        assert self.torch_optim is not None
+        self._prepare(gradients, norm)
+        ids = [id(p) for p in parameters]
+        if self._kernel is None or self._kernel[0] != ids:
+            self._kernel = ids, fused_kernel(self.torch_optim, parameters)
+        if not self._kernel[1](gradients):
+            self._kernel = None  # its state is made by its first step
+        self.steps += 1
+
+    def _prepare(self, gradients: list[Tensor], norm: float | None) -> None:
+        """Clip the gradients and set the rates of the coming step."""
+        assert self.torch_optim is not None
+        if self.clip_norm is not None and norm is not None and norm > self.clip_norm:
+            scale_gradients(gradients, self.clip_norm / (norm + 1e-6))
         if self.schedule is not None:
             factor = self.schedule(self.steps)
             for group, base in zip(self.torch_optim.param_groups, self._base_rates, strict=True):
                 group["lr"] = base * factor
-        self.torch_optim.step()
-        self.steps += 1
 
     def rate(self) -> float:
         """The rate of the latest step (of the first parameter group)."""
@@ -113,7 +135,7 @@ class JointOptim(PyroOptim):
 
     def set_state(self, state_dict: dict) -> None:
         """Continue from `get_state`, whether or not the parameters have been adopted yet."""
-        self.steps = int(state_dict["steps"])
+        self.steps, self._kernel = int(state_dict["steps"]), None
         # Copies: the run that the state comes from may go on.
         self._waiting = {
             name: {key: value.clone() if isinstance(value, Tensor) else value for key, value in saved.items()}
@@ -127,11 +149,6 @@ class JointOptim(PyroOptim):
         if saved is not None and self.torch_optim is not None:
             moved = {key: _beside(value, parameter) for key, value in saved.items()}
             self.torch_optim.state[parameter] = moved
-
-    def _clip(self, norm: float) -> None:
-        assert self.clip_norm is not None
-        if norm > self.clip_norm:
-            scale_gradients(self.gradients(), self.clip_norm / (norm + 1e-6))
 
 
 # One call for all tensors; torch exports these operations under no public name.

@@ -64,9 +64,11 @@ class SharedNoise(DiSARM):
 
     def sample(self, fn):
         value, u = super().sample(fn)
-        if type(self).noise is None or type(self).noise.shape != u.shape:
-            type(self).noise = u
-        return (type(self).noise < torch.sigmoid(unwrap(fn).logits)).to(value), type(self).noise
+        first = type(self).noise
+        if first is None or first.shape[1:] != u.shape[1:]:
+            first = type(self).noise = u
+        u = torch.cat([first, u[len(first) :]])  # later layers draw more rows than the first
+        return (u < torch.sigmoid(unwrap(fn).logits)).to(value), u
 
 
 class ControlIgnoresTheta(RELAX):

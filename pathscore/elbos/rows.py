@@ -60,14 +60,13 @@ class RowSampler(Messenger):
         msg["value"], msg["done"] = draw.value, True
 
     def _draw(self, site: SitePlan, fn: Any) -> Draw:
-        value, noise = site.estimator.sample(fn)
         if self.plan.rows == self.plan.particles:
-            return Draw(fn, value, noise)
-        if value.shape[0] != self.plan.rows or value.ndim - len(fn.event_shape) != self.plan.max_plate_nesting + 1:
-            raise UsageError(
-                f"site '{site.name}' does not broadcast over a leading row dimension: shape {tuple(value.shape)}"
-            )
+            return Draw(fn, *site.estimator.sample(fn))
+        if len(fn.batch_shape) != self.plan.max_plate_nesting + 1 or fn.batch_shape[0] != self.plan.rows:
+            shape = tuple(fn.batch_shape + fn.event_shape)
+            raise UsageError(f"site '{site.name}' does not broadcast over a leading row dimension: shape {shape}")
         base = slice(0, self.plan.particles)
+        value, noise = site.estimator.sample(self._drawn(site, fn))
         draw = Draw(fn, value, tree_map_only(Tensor, lambda t: t[base], noise))
         pieces = [value[base]]
         for name, rows in self.plan.slices.items():
@@ -79,6 +78,11 @@ class RowSampler(Messenger):
                 pieces.append(_repeat(value[base], self.plan.sites[name].rows))
         draw.value = torch.cat(pieces)
         return draw
+
+    def _drawn(self, site: SitePlan, fn: Any) -> Any:
+        """`fn` on the rows that are drawn at the site: the base rows and those of sites before it."""
+        end = self.plan.slices[site.name].start if site.rows else self.plan.rows
+        return narrow(fn, slice(0, end)) if end < self.plan.rows else fn
 
     def _branch(self, site: SitePlan, draw: Draw, base: Tensor) -> Tensor:
         draw.base_fn = narrow(draw.fn, slice(0, self.plan.particles))

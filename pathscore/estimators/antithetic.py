@@ -33,7 +33,7 @@ def from_bits(fn: Any, bits: Tensor) -> Tensor:
 def live_bits(fn: Any, bits: Tensor, partner: Tensor) -> Tensor:
     """Which bits can matter: on a stick, those up to the end of the longer of the pair; the others have mean zero."""
     if family_name(fn) == "bernoulli":
-        return torch.ones_like(bits)
+        return bits.new_ones(())
     last = torch.maximum(stick_index(bits), stick_index(partner))
     position = torch.arange(bits.shape[-1], device=bits.device)
     return (position <= last[..., None]).to(bits.dtype)
@@ -108,4 +108,4 @@ class DiSARM(_Antithetic):
     reference = "Dong, Mnih & Tucker 2020, 2021"
 
     def coefficient(self, u: Tensor, bits: Tensor, partner: Tensor, logits: Tensor) -> Tensor:
-        return 0.5 * (1 - 2 * partner) * (bits != partner) * torch.sigmoid(logits.abs())
+        return 0.5 * (bits - partner) * torch.sigmoid(logits.abs())  # b − b̃ is (−1)^b̃ 1[b ≠ b̃]
