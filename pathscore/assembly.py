@@ -13,7 +13,7 @@ import torch
 from pyro.infer import ELBO
 from torch import nn
 
-from pathscore.config import SMALL_WIDTH, Config
+from pathscore.config import OPTIONS, SMALL_WIDTH, Config
 from pathscore.data import Dataset, check_values, default_binarize, load_dataset, load_file
 from pathscore.data.epochs import binarize
 from pathscore.elbos import ELBOS, KLWeight, kl_weighted, make_elbo
@@ -73,7 +73,11 @@ def assemble(config: Config) -> Assembly:
 
 
 def objective(config: Config) -> ELBO:
-    """The objective of a settled configuration, with the estimators that it names."""
+    """The objective of a settled configuration, with the estimators that it names.
+
+    Raises UsageError for an option of another objective, as `make_elbo` does for its own reasons.
+    """
+    refuse_idle(config)
     options = {name: getattr(config, name) for name in ELBOS[config.elbo].options if hasattr(config, name)}
     estimators = parse(config.estimator) if config.estimator else None
     return make_elbo(config.elbo, estimators, config.particles or 1, max_plate_nesting=1, **options)
@@ -81,6 +85,14 @@ def objective(config: Config) -> ELBO:
 
 def optimizer(config: Config, steps: int, per_epoch: int) -> OptimizerSpec:
     """The optimiser that a configuration describes, for a run of `steps` steps, `per_epoch` to a pass."""
+def refuse_idle(config: Config) -> None:
+    """Raise UsageError where an option was given that the objective has no use for."""
+    for name in dict.fromkeys(option for entry in ELBOS.values() for option in entry.options):
+        if getattr(config, name) != OPTIONS[name].default and name not in ELBOS[config.elbo].options:
+            users = ", ".join(entry.name for entry in ELBOS.values() if name in entry.options)
+            raise UsageError(f"{OPTIONS[name].flag} has no effect under --elbo {config.elbo}: it belongs to {users}")
+
+
     return OptimizerSpec(
         name=config.optimizer,
         lr=config.lr,

@@ -9,6 +9,7 @@ from objective_normals import Line, Mixed
 from pyro import poutine
 from pyro.distributions.testing.rejection_gamma import ShapeAugmentedGamma
 
+from pathscore import cli
 from pathscore.elbos import ELBOS, make_elbo, refusal
 from pathscore.elbos.dreg import DReG
 from pathscore.elbos.importance import ImportanceELBO
@@ -216,3 +217,35 @@ def test_explain_names_the_estimators():
     text = VIMCO("z1=disarm,z2=score", num_particles=5).explain(case.model, case.guide)
     assert "z1" in text and "disarm" in text and "score" in text
     assert "5 particles + 5 what-if rows = 10" in text and "importance weights formed per member of 'copies'" in text
+
+
+IDLE = {
+    "--alpha 0.5 --elbo trace": "--alpha has no effect under --elbo trace: it belongs to renyi, dreg, vr",
+    "--kl auto --elbo iwae": "--kl has no effect under --elbo iwae: it belongs to trace, tracegraph",
+    "--fill none --elbo ovis": "--fill has no effect under --elbo ovis: it belongs to vimco",
+    "--insomnia 0.5 --elbo vimco": "--insomnia has no effect under --elbo vimco: it belongs to wake-sleep",
+    "--free-bits 1 --elbo dreg": "--free-bits has no effect under --elbo dreg: it belongs to trace, tracegraph",
+    "--elbo vimco --estimator rloo --latent bernoulli": "rloo compares particles' costs",
+    "--elbo wake-sleep --estimator score": "--elbo wake-sleep takes no --estimator",
+    "--elbo trace --kl analytic --layers 4,4": "z1: its prior depends on z2, drawn later by the guide",
+}
+
+
+@pytest.mark.parametrize("words", IDLE)
+def test_the_command_line_refuses(words, tmp_path, capsys):
+    assert cli.main(["train", *words.split(), "--steps", "1", "--quiet", "--out", str(tmp_path / "run")]) == 2
+    assert IDLE[words] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--elbo vimco --fill arithmetic --latent bernoulli --layers 5,4 --estimator z1=disarm,z2=score",
+        "--elbo trace --kl auto --free-bits 0.5 --layers 5,4 --latent bernoulli --estimator disarm",
+        "--elbo wake-sleep --insomnia 0.5 --latent categorical --kl-weight 0.5",
+        "--elbo dreg --alpha 0.5 --particles 8",
+    ],
+)
+def test_the_command_line_trains(words, tmp_path, capsys):
+    short = ["--steps", "2", "--eval-samples", "4", "--hidden", "8", "--quiet", "--out", str(tmp_path / "run")]
+    assert cli.main(["train", *words.split(), *short]) == 0, capsys.readouterr().err

@@ -102,7 +102,6 @@ STOCK: tuple[Objective, ...] = (
         joint="Pyro weighs the whole minibatch as one datum (wake-sleep weighs each)",
         unscaled="its importance weights are those of the unscaled densities",
         min_particles=2,
-        options=("insomnia",),
     ),
     _entry(
         "tail-adaptive",
