@@ -83,8 +83,6 @@ def objective(config: Config) -> ELBO:
     return make_elbo(config.elbo, estimators, config.particles or 1, max_plate_nesting=1, **options)
 
 
-def optimizer(config: Config, steps: int, per_epoch: int) -> OptimizerSpec:
-    """The optimiser that a configuration describes, for a run of `steps` steps, `per_epoch` to a pass."""
 def refuse_idle(config: Config) -> None:
     """Raise UsageError where an option was given that the objective has no use for."""
     for name in dict.fromkeys(option for entry in ELBOS.values() for option in entry.options):
@@ -93,6 +91,8 @@ def refuse_idle(config: Config) -> None:
             raise UsageError(f"{OPTIONS[name].flag} has no effect under --elbo {config.elbo}: it belongs to {users}")
 
 
+def optimizer(config: Config, steps: int, per_epoch: int) -> OptimizerSpec:
+    """The optimiser that a configuration describes, for a run of `steps` steps, `per_epoch` to a pass."""
     return OptimizerSpec(
         name=config.optimizer,
         lr=config.lr,
