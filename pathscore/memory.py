@@ -1,19 +1,65 @@
-"""Freed memory that stays with the process: `keep_freed_memory()`.
+"""Does a step fit into memory? `refuse_too_big(config, x, states, device)`, before anything is allocated.
 
-A step frees its intermediate tensors, megabytes for pictures of 784 pixels. By default glibc hands blocks of that size
-back to the kernel and asks for them again in the next step, which costs a page fault for every 4 KB: up to a third of a
-step. It stops doing so once it has seen one large block freed.
+The estimate counts what a step cannot do without, so it errs on the low side: a run that is refused would have failed,
+most often killed by the system without a word.
 """
+
+import os
+from pathlib import Path
 
 import torch
 
-KEPT = 31 * 2**20
-"""Bytes of the block; glibc learns nothing from blocks of 32 MB and more."""
+from pathscore.config import Config
+from pathscore.errors import UsageError
+
+GIGABYTE = 1e9
 
 
-def keep_freed_memory() -> None:
-    """Let the C library keep up to 62 MB of freed memory for the next step, instead of returning it each time.
+def refuse_too_big(config: Config, x: torch.Tensor, states: int, device: torch.device) -> None:
+    """Raise UsageError with the estimate where a step needs more memory than there is.
 
-    Allocates and frees one block without touching it. Has no effect on other C libraries, where it is not needed.
+    x: (N, X), the training set. states: joint states that the objective sums over, 1 if it samples.
     """
-    torch.empty(KEPT, dtype=torch.uint8)
+    rows = min(config.batch_size or 1, len(x))
+    need, free = step_bytes(config, rows, x.shape[1], states), free_bytes(device)
+    if need > free:
+        what = f"--batch-size {rows} with --particles {config.particles}"
+        summed = f" and {states} joint states" if states > 1 else ""
+        raise UsageError(
+            f"{what}{summed} needs at least {need / GIGABYTE:.3g} GB a step, and {free / GIGABYTE:.3g} GB are free on "
+            f"{device}: lower --batch-size or --particles"
+        )
+
+
+def step_bytes(config: Config, rows: int, width: int, states: int = 1) -> int:
+    """Bytes of activations kept for the backward pass, at the least, for B = `rows` data of X = `width` values."""
+    # Per row: the decoder's output and its gradient; hidden units of one pass each way; parameters and draw of z.
+    hidden = 0 if config.trunk == "conv" else sum(config.hidden or ())
+    values = 2 * width + hidden + 2 * sum(config.layers or ())
+    return rows * (config.particles or 1) * states * values * getattr(torch, config.dtype).itemsize
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that a process can still have on the device; of the computer's memory for the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return min(_available(), _group_limit())
+
+
+def _available() -> int:
+    """What Linux counts as available, else all there is."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _group_limit() -> int:
+    """The limit of the control group (a container's), where there is one."""
+    try:
+        text = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        text = "max"
+    return int(text) if text.isdigit() else 2**63
