@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import pyro
 import pyro.distributions as dist
+import pyro.infer.autoguide
 import pytest
 import torch
 from pyro import poutine
@@ -132,6 +133,24 @@ def test_a_shared_subsample_is_held_fixed():
     second, _ = lab.pair.draw(elbo, 3)
     assert torch.equal(first[0], first[1])  # the sum has no noise, so only another subsample could move it
     assert torch.allclose(first, second, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["AutoNormal", "AutoMultivariateNormal"])
+def test_pyro_s_own_guides_are_measured_too(kind):
+    x = torch.linspace(-1, 1, 5)
+
+    def model(x):
+        loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+        scale = pyro.sample("scale", dist.Gamma(2.0, 2.0))
+        with pyro.plate("data", 5, dim=-1):
+            pyro.sample("x", dist.Normal(loc, scale), obs=x)
+
+    guide = getattr(pyro.infer.autoguide, kind)(model)
+    guide(x)
+    found = measure(model, guide, x, estimators=["pathwise", "score"], replicates=1000)
+    assert all(sound(row) for row in found.rows)
+    low, _ = variance_ratio(found["score"], found["pathwise"])
+    assert low > 10
 
 
 def test_the_toy_of_the_papers_has_its_gradient():
