@@ -11,6 +11,7 @@ EXPORTS: dict[str, tuple[str, ...]] = {
     "pathscore.config": ("Config",),
     "pathscore.diagnostics": ("compare", "diagnose", "examine", "mcmc_to_arviz", "to_arviz"),
     "pathscore.elbos": ("ELBOS", "KLWeight", "kl_weighted", "make_elbo"),
+    "pathscore.elbos.compiled": ("CompiledELBO",),
     "pathscore.elbos.dreg": ("DReG",),
     "pathscore.elbos.free_bits": ("FreeBitsELBO",),
     "pathscore.elbos.importance": ("ImportanceELBO",),

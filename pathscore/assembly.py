@@ -17,6 +17,7 @@ from pathscore.config import OPTIONS, SMALL_WIDTH, Config
 from pathscore.data import Dataset, check_values, default_binarize, load_dataset, load_file
 from pathscore.data.epochs import binarize
 from pathscore.elbos import ELBOS, KLWeight, kl_weighted, make_elbo
+from pathscore.elbos.compiled import compiled
 from pathscore.elbos.site import SiteELBO
 from pathscore.errors import UsageError
 from pathscore.estimators import parse
@@ -67,6 +68,7 @@ def assemble(config: Config) -> Assembly:
     steps = config.steps or (config.epochs or 0) * per_epoch
     weight = KLWeight(config.kl_weight, round(config.kl_warmup * per_epoch))
     pair = (kl_weighted(model, weight), kl_weighted(guide, weight)) if weighted(config) else (model, guide)
+    elbo = compiled(elbo, config.compile, steps, device)
     svi = SVI(*pair, optimizer(config, steps, per_epoch), elbo, per_datum=True)
     explanation = explain(svi, binarize(dataset.x[:4], config.binarize or "none"))
     return Assembly(config, dataset, model, guide, weight, svi, steps, explanation)

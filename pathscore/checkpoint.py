@@ -28,7 +28,7 @@ TAIL = len(MARK) + 64
 FORMAT = 1
 """Version of what a payload holds; a reader refuses a later one."""
 
-FREE = ("epochs", "steps", "threads", "device", "data_dir", "eval_samples", "track_variance")
+FREE = ("epochs", "steps", "threads", "device", "compile", "data_dir", "eval_samples", "track_variance")
 """Keys of the configuration that may differ between a checkpoint and the run that resumes from it."""
 
 

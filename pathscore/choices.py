@@ -28,4 +28,5 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer": ("adam", "adamw", "sgd"),
     "schedule": ("constant", "cosine", "linear", "iwae"),
     "dtype": ("float32", "float64"),
+    "compile": ("auto", "on", "off"),
 }

@@ -17,8 +17,11 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
+from pathscore.compiled_step import compiled_step
+from pathscore.elbos.compiled import CompiledELBO
 from pathscore.errors import NumericsError, PathscoreError, UsageError
 from pathscore.first_step import check, explain
+from pathscore.heap import keep_freed_memory
 from pathscore.joint_optim import JointOptim, gradient_norm, scale_gradients
 from pathscore.numerics import blame, finite, kind_of
 from pathscore.optimiser import as_optim
@@ -35,7 +38,7 @@ class SVI(pyro.infer.SVI):
     optim: `OptimizerSpec`, the name of an optimiser, a torch optimiser class or factory, or a `PyroOptim`. Parameters
         are those the programs register (`pyro.param`, `pyro.module`), whenever they first do, plus those of
         `loss.estimators` when the objective has such a module.
-    loss: a Pyro ELBO, or anything else that `pyro.infer.SVI` takes.
+    loss: a Pyro ELBO, or anything else that `pyro.infer.SVI` takes; a `CompiledELBO` to run as a compiled graph.
     per_datum: divide loss and gradient by `len(args[0])`, so that rates do not depend on the batch size.
     validate: when Pyro's validation runs (if it is on at all): "first" step, "always" or "never". It costs a fifth of
         a small model's step. No setting is left changed.
@@ -58,6 +61,9 @@ class SVI(pyro.infer.SVI):
     ):
         if validate not in VALIDATE:
             raise UsageError(f"validate must be one of {', '.join(VALIDATE)}, got {validate!r}")
+        self.compiled = loss if isinstance(loss, CompiledELBO) else None
+        if self.compiled is not None:
+            loss = self.compiled.elbo  # what the first step runs, and every step that has no graph
         self.elbo = pyro.infer.Trace_ELBO(max_plate_nesting=1) if loss is None else loss
         super().__init__(model, guide, as_optim(optim), self.elbo)
         self.per_datum = per_datum
@@ -96,6 +102,12 @@ class SVI(pyro.infer.SVI):
         Returns: the loss as a number (a tuple for objectives with several losses), divided by the batch size under
         `per_datum`.
         """
+        if self.compiled is not None and not self._first:
+            loss = compiled_step(self, args, kwargs)
+            if loss is not None:
+                return self._scaled(loss, args)
+        if self._first:
+            keep_freed_memory()
         with self.scope():
             try:
                 loss = self._gradients(*args, **kwargs)

@@ -10,6 +10,7 @@ from pathscore import cli, job, matrix
 from pathscore.choices import CHOICES
 from pathscore.data import BINARIZE, DATASETS, load_dataset
 from pathscore.elbos import ELBOS
+from pathscore.elbos.compiled import WHEN
 from pathscore.elbos.site import KLS
 from pathscore.elbos.vimco import FILLS
 from pathscore.estimators import ESTIMATORS
@@ -33,6 +34,7 @@ TABLES = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "dtype": ("float32", "float64"),
+    "compile": WHEN,
 }
 
 CELLS = [(elbo, latent, x) for elbo in ELBOS for latent in models.LATENTS for x in models.LIKELIHOODS]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 
@@ -30,7 +31,18 @@ class KLWeight:
             raise UsageError(f"the KL warm-up must last at least 0 steps, got {warmup_steps}")
         self.final = final
         self.warmup_steps = warmup_steps
+        self.tensor = torch.zeros((), dtype=torch.float64)
+        """The value where a program's scales are computed: a compiled graph holds it, and sees it move."""
         self.value = self.at(0)
+
+    @property
+    def value(self) -> float:
+        """β of the coming step."""
+        return self.tensor.item()
+
+    @value.setter
+    def value(self, value: float) -> None:
+        self.tensor.fill_(value)
 
     def at(self, step: int) -> float:
         """β at a step."""
@@ -57,7 +69,7 @@ class _KLWeightMessenger(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if not msg["is_observed"] and not site_is_subsample(msg):
-            msg["scale"] = msg["scale"] * self.weight.value
+            msg["scale"] = msg["scale"] * self.weight.tensor
 
 
 def kl_weighted(program: Callable, weight: "KLWeight | float") -> Callable:

@@ -258,8 +258,9 @@ class SiteELBO(ELBO):
 
     @staticmethod
     def _checked(loss: Tensor) -> float:
-        warn_if_nan(loss, "loss")
-        return float(loss)
+        value = loss.item()  # not float(): a trace keeps a number taken this way in its graph
+        warn_if_nan(value, "loss")  # type: ignore[arg-type]
+        return value
 
 
 __all__ = ["CREDITS", "KLS", "SiteELBO", "Term"]

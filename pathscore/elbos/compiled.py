@@ -1,0 +1,158 @@
+"""`CompiledELBO(elbo)`: the same objective as one compiled graph of tensor operations, for any model and guide.
+
+    SVI(model, guide, optim, CompiledELBO(SiteELBO("disarm"))).step(x)
+
+The first evaluation of a program runs eagerly and makes its parameters; the second builds a graph for the shapes of its
+arguments; every later one with these shapes runs the graph. Other shapes (the smaller last batch of an epoch) run
+eagerly, which is the same estimate from the same random stream: no batch is padded, repeated or left out, and nothing
+is built by surprise. A graph is held against the eager objective before its first use and again before its 2nd, 4th,
+8th … use, and is dropped when they differ.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from pyro.infer.elbo import ELBO
+from torch import Tensor
+
+from pathscore.elbos.capture import modules_of
+from pathscore.elbos.compiled_graph import CompiledGraph, Losses, signature
+from pathscore.elbos.inductor import build
+from pathscore.elbos.reading import Refusal
+from pathscore.recorder import Recorder
+
+Evaluation = tuple[Losses, float, list[Tensor]]
+
+WHEN = ("auto", "on", "off")
+
+AUTO_STEPS = 10_000
+"""Steps of a run from which on building pays: it takes up to 20 s the first time, a step saves 1 to 4 ms."""
+
+
+def compiled(elbo: ELBO, when: str, steps: int, device: torch.device) -> ELBO:
+    """The objective for a run of so many steps, compiled or not: `when` is one of `WHEN`.
+
+    "auto" depends on nothing but the plan of the run, so that the same command gives the same numbers.
+    """
+    wanted = when == "on" or (when == "auto" and device.type == "cpu" and steps >= AUTO_STEPS)
+    return CompiledELBO(elbo) if wanted else elbo
+
+
+class EagerWarning(UserWarning):
+    """A program runs eagerly though compilation was asked for; the message says why."""
+
+
+class CompiledELBO(ELBO):
+    """An objective whose loss and gradient are one compiled graph.
+
+    elbo: any Pyro objective. graphs: how many shapes of arguments get a graph; further shapes run eagerly.
+    builder: what makes a graph run, `inductor.build` by default.
+
+    Learned state of estimators (baselines, η, temperature) is updated by the graph, in place. Where the program cannot
+    be one graph, or there is no C++ compiler, an `EagerWarning` says why and the objective runs as it is.
+
+    References: PyTorch 2: Faster Machine Learning Through Dynamic Python Bytecode Transformation and Graph Compilation.
+    Ansel et al., 2024 (TorchInductor).
+    """
+
+    def __init__(self, elbo: ELBO, *, graphs: int = 1, builder: Callable = build) -> None:
+        super().__init__(num_particles=elbo.num_particles, max_plate_nesting=elbo.max_plate_nesting)
+        self.elbo: Any = elbo
+        self.graphs, self.builder = graphs, builder
+        self.built: dict[Any, CompiledGraph] = {}
+        self.refused: dict[Any, str] = {}
+        self._recorder = Recorder()
+        self._met: list[tuple[Callable, Callable]] = []  # keeps the programs, so that their ids stay their own
+
+    @property
+    def estimators(self) -> Any:
+        """The estimators of the objective, where it has any."""
+        return getattr(self.elbo, "estimators", None)
+
+    def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Any:
+        """The objective's loss, eagerly."""
+        return self.elbo.loss(model, guide, *args, **kwargs)
+
+    def loss_and_grads(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Any:
+        """The objective's loss as a number (or numbers); adds its gradient to the parameters' `.grad`."""
+        if not any(model is m and guide is g for m, g in self._met):
+            self._met.append((model, guide))
+            with self._recorder:
+                loss = self.elbo.loss_and_grads(model, guide, *args, **kwargs)
+            self._recorder.forget()
+            return loss
+        own = self.estimators.parameters() if self.estimators is not None else ()
+        graph = self.graph(model, guide, args, kwargs, [*self._recorder.params.values(), *own])
+        found = self.evaluate(graph, args, kwargs) if graph is not None else None
+        if graph is None or found is None:
+            return self.elbo.loss_and_grads(model, guide, *args, **kwargs)
+        losses, _, gradients = found
+        for parameter, gradient in zip(graph.trained, gradients, strict=True):
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        return losses[0] if graph.single else losses
+
+    def ready(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> CompiledGraph | None:
+        """The graph for these arguments, where there is one that need not be checked now."""
+        for graph in self.built.values():
+            if graph.fits(model, guide, args, kwargs):
+                return None if graph.due else graph
+        return None
+
+    def graph(
+        self,
+        model: Callable,
+        guide: Callable,
+        args: tuple,
+        kwargs: dict,
+        parameters: Iterable[Tensor],
+        scale: float = 1.0,
+    ) -> CompiledGraph | None:
+        """The graph for these arguments, built and checked if it is time; None where the objective runs eagerly.
+
+        parameters: the leaves that a step trains; the program must have run once. scale: factor of the gradient.
+        """
+        key = self._key(model, guide, args, kwargs)
+        if key in self.refused or (key not in self.built and len(self.built) >= self.graphs):
+            return None
+        try:
+            if key not in self.built:
+                self.built[key] = CompiledGraph(
+                    self.elbo, model, guide, args, kwargs, list(parameters), scale, self.builder
+                )
+            graph = self.built[key]
+            if graph.due:
+                graph.check(args, kwargs)
+            return graph
+        except Refusal as reason:
+            self._drop(key, reason)
+            return None
+
+    def evaluate(self, graph: CompiledGraph, args: tuple, kwargs: dict) -> Evaluation | None:
+        """`graph(args, kwargs)`; None, with nothing changed, where a branch goes another way: the graph is dropped."""
+        try:
+            return graph(args, kwargs)
+        except Refusal as reason:
+            self._drop(self._key(graph.model, graph.guide, args, kwargs), reason)
+            return None
+
+    def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Any:
+        return self.elbo._get_trace(model, guide, args, kwargs)
+
+    def _key(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Any:
+        try:
+            given = signature(args, kwargs)
+        except Refusal as reason:
+            given = str(reason)
+            if given not in self.refused.values():
+                self._drop((id(model), id(guide), given, ()), reason)
+            return id(model), id(guide), given, ()
+        return id(model), id(guide), given, tuple(module.training for module in modules_of(model, guide, self.elbo))
+
+    def _drop(self, key: Any, reason: Refusal) -> None:
+        self.built.pop(key, None)
+        self.refused[key] = str(reason)
+        warnings.warn(f"--compile: the program runs eagerly: {reason}", EagerWarning, stacklevel=4)

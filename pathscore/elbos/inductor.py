@@ -1,0 +1,54 @@
+"""Building a captured graph with TorchInductor: `build(capture, inputs) -> callable(list of tensors) -> tensors`.
+
+The compiled graph draws from torch's own generators, so it draws what the eager program would have drawn. Built code is
+kept on disk by TorchInductor's cache, and a later process with the same graph only traces.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from pathscore.elbos.capture import Capture
+from pathscore.elbos.reading import Refusal
+from pathscore.elbos.rewrites import rewrite
+
+OPTIONS: dict[str, Any] = {
+    "fallback_random": True,  # eager's random numbers, where Inductor would draw from a generator of its own
+    "size_asserts": False,  # the shapes of a graph's inputs are its key
+    "alignment_asserts": False,
+    "compile_threads": 1,  # no pool of worker processes, which would outlive the building
+}
+
+CPU_OPTIONS: dict[str, Any] = {
+    "cpp_wrapper": True,  # one file of C++ for the whole graph: quicker to build and to call than one for each loop
+    "cpp.enable_floating_point_contract_flag": "fast",  # fused multiply-add
+}
+
+
+def build(capture: Capture, inputs: list[Tensor]) -> Callable[..., Any]:
+    """Compile f(*captured, *inputs). Raises: Refusal without a compiler, or with TorchInductor's reason."""
+    device = inputs[0].device.type if inputs else "cpu"
+    if device == "cpu" and compiler() is None:
+        raise Refusal("no C++ compiler: install g++, or name one in the environment variable CXX")
+    options = OPTIONS | (CPU_OPTIONS if device == "cpu" else {})
+    if device == "cpu":
+        rewrite(capture.graph)
+    try:
+        from torch import _inductor, no_grad  # takes seconds: only where something is built
+
+        with no_grad():
+            return _inductor.compile(capture.graph, [*capture.tensors, *inputs], options=options)  # type: ignore
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        raise Refusal(f"TorchInductor: {type(error).__name__}: {lines[0][:160]}") from error
+
+
+def compiler() -> str | None:
+    """The C++ compiler that TorchInductor would run on the CPU, None where there is none."""
+    named = os.environ.get("CXX")
+    return shutil.which(named) if named else shutil.which("g++") or shutil.which("clang++")

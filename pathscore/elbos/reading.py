@@ -1,0 +1,111 @@
+"""What a trace does where an objective leaves tensors: `Interception()` is active while `capture` runs an objective.
+
+Pyro's objectives take numbers out of tensors (`.item()`, for the loss they report) and call `backward()`. Neither is an
+operation on tensors. Inside, `.item()` gives a `Reading`, a number that goes on living in the graph; `backward()` notes
+what it was called on. A program that would do something else with the number, branch on it say, is refused. A branch on
+a tensor (`if mask.all():`, Pyro's own checks for NaN) is followed one way, and the way becomes an assumption that every
+run of the graph verifies.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+
+class Refusal(Exception):
+    """Why a program cannot become one graph, in a few words."""
+
+
+class Reading(numbers.Number):
+    """A number read out of a tensor during a trace: arithmetic stays in the graph, in double precision as in Python."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+    def _combine(self, operation: Callable, other: Any, swapped: bool = False) -> Any:
+        if not isinstance(other, int | float | Reading | Tensor):
+            return NotImplemented
+        theirs = other.tensor if isinstance(other, Reading) else other
+        result = operation(theirs, self.tensor) if swapped else operation(self.tensor, theirs)
+        return result if isinstance(other, Tensor) else Reading(result)
+
+    def __add__(self, other: Any) -> Any:
+        return self._combine(torch.add, other)
+
+    __radd__ = __add__
+
+    def __mul__(self, other: Any) -> Any:
+        return self._combine(torch.mul, other)
+
+    __rmul__ = __mul__
+
+    def __sub__(self, other: Any) -> Any:
+        return self._combine(torch.sub, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return (-self).__add__(other)
+
+    def __truediv__(self, other: Any) -> Any:
+        return self._combine(torch.div, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return Reading(self.tensor.reciprocal()).__mul__(other)
+
+    def __neg__(self) -> Reading:
+        return Reading(-self.tensor)
+
+    def __ne__(self, other: object) -> bool:
+        # x != x asks whether x is NaN, as Pyro does for its warning; a step looks at its loss itself.
+        return False if other is self else self._refuse()
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise Refusal("it takes a number out of a tensor (.item(), float()) and decides by it")
+
+    __eq__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __float__ = __int__ = __index__ = _refuse
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Interception(TorchFunctionMode):
+    """Keeps readings in the graph; notes what `backward()` is called on, and which way branches are assumed to go.
+
+    surrogates: what `backward()` was called on. assumptions: Boolean scalars, all true where the graph is valid.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.surrogates: list[Tensor] = []
+        self.assumptions: list[Tensor] = []
+        self._expected: list[Tensor] = []
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func is Tensor.item and args[0].is_floating_point():
+            return Reading(args[0].detach().double())
+        if func is Tensor.backward:
+            return self._backward(*args, **kwargs)
+        if func is Tensor.__bool__:
+            return self._branch(args[0])
+        if func is Tensor.register_hook:  # hooks would run while the graph is drawn up, and never again
+            return None
+        result = func(*args, **kwargs)
+        if func in (Tensor.all, torch.all):
+            self._expected.append(result)
+        return result
+
+    def _backward(self, surrogate: Tensor, gradient: Any = None, inputs: Any = None, **_: Any) -> None:
+        if gradient is not None or inputs is not None:
+            raise Refusal("it calls backward() with a gradient or inputs of its own")
+        self.surrogates.append(surrogate)
+
+    def _branch(self, condition: Tensor) -> bool:
+        """What programs ask is mostly whether all is well (`.all()`) or something is wrong (NaN, a rare case)."""
+        way = any(condition is asked for asked in self._expected)
+        truth = condition.detach().reshape(()).bool()
+        self.assumptions.append(truth if way else ~truth)
+        return way
