@@ -27,18 +27,24 @@ def plain_name(name: str) -> str:
 
 
 class Recorder(Messenger):
-    """Notes parameters (`params`: name → unconstrained tensor) and the sample messages since `forget` (`sites`)."""
+    """Notes parameters (`params`: name → unconstrained tensor) and, while `watching`, sample messages (`sites`).
+
+    Messages hold the tensors of a whole pass, so they are kept from the start of a step until `forget` only: programs
+    run between steps, in evaluation for example, leave nothing behind.
+    """
 
     def __init__(self):
         super().__init__()
         self.params: dict[str, Tensor] = {}
         self.sites: list[Any] = []
+        self.watching = False
         self.waiting: dict[str, Tensor] = {}
         self._ids: set[int] = set()
 
     def forget(self) -> None:
-        """Drop the sample sites of the step that is over: they hold its tensors."""
+        """Drop the sample sites of the step that is over, and keep no more until the next one begins."""
         self.sites.clear()
+        self.watching = False
 
     def subsampled(self) -> Iterator[Any]:
         """The messages with which plates draw their indices."""
@@ -49,7 +55,8 @@ class Recorder(Messenger):
         return (msg for msg in self.sites if not site_is_subsample(msg))
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        self.sites.append(msg)
+        if self.watching:
+            self.sites.append(msg)
 
     def _pyro_param(self, msg: Any) -> None:
         if self.waiting and msg["name"] in self.waiting:

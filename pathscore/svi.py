@@ -109,6 +109,7 @@ class SVI(pyro.infer.SVI):
         if self._first:
             keep_freed_memory()
         with self.scope():
+            self.recorder.watching = True
             try:
                 loss = self._gradients(*args, **kwargs)
                 self._adopt()

@@ -436,3 +436,14 @@ class TestNumerics:
             warnings.simplefilter("ignore")
             with pytest.raises(NumericsError, match="step 2: the loss is nan, first at site 'x': its data is nan"):
                 svi.step(X * float("nan"))
+
+
+def test_programs_run_between_steps_leave_nothing_behind():
+    # An evaluation inside the scope runs the programs thousands of times; keeping their messages would keep their tensors.
+    model, guide, x = VAE(6, layers=(2,), hidden=(4,)), AmortizedGuide(6, layers=(2,), hidden=(4,)), torch.ones(3, 6)
+    svi = SVI(model, guide, OptimizerSpec())
+    svi.step(x)
+    with svi.scope():
+        for _ in range(3):
+            guide(x)
+        assert svi.recorder.sites == []
