@@ -18,7 +18,7 @@ COLUMNS = (
     ("snr", "signal ÷ noise", "{:.2g}"),
     ("cosine", "cosine to exact", "{:.2f}"),
     ("evaluations", "model evaluations", "{:g}"),
-    ("milliseconds", "ms a gradient", "{:.1f}"),
+    ("milliseconds", "ms a gradient", "{:.2g}"),
 )
 INTRO = (
     "Each estimator's gradient at the run's final parameters: its bias as a z-score (beyond ± 4 to 5 is bias, not "
