@@ -42,37 +42,33 @@ def to_arviz(
     data point when every latent is local, per draw when one is global. Discrete sites are int8 (int32 where the
     support has no small bound). All draws are one chain of independent draws, for which R-hat has no meaning.
 
-    Args:
-        model, guide: Pyro programs, called as model(x) and guide(x), or model(*x) for a tuple x.
-        draws: draws from the guide, S.
-        path: write a netCDF file there, block by block, and return the tree opened lazily from it.
-        prior_draws, predictive_draws: draws in the prior groups and in posterior_predictive; `draws` by default, 0 for
-            none.
-        event_dims: names of event dimensions, {"x": ("pixel",)}; by default site_dim_0, site_dim_1, …
-        coords: labels of dimensions, {"data": names}.
-        attrs: more attributes, for example {"run_id": …}.
-        seed: draw reproducibly without touching the global random number generator.
-        block_elements: how many site elements to compute at once.
+    model, guide: Pyro programs, called as model(x) and guide(x), or model(*x) for a tuple x. draws: S, from the guide.
+    path: write a netCDF file there, block by block, and return the tree opened lazily from it.
+    prior_draws, predictive_draws: in the prior groups and posterior_predictive; `draws` by default, 0 for none.
+    event_dims: names of event dimensions, {"x": ("pixel",)}. coords: labels of dimensions. attrs: more attributes.
+    seed: draw reproducibly without touching the global generator. block_elements: site elements to hold at once.
 
-    Raises UsageError for no draws, or a site that does not broadcast over an outer plate; NumericsError for draws or
-    log-probabilities that are NaN.
+    Raises UsageError for no draws, NumericsError for draws or log-probabilities that are NaN.
     """
     if draws < 1:
         raise UsageError(f"draws={draws}: ask for at least one draw")
     args = x if isinstance(x, tuple) else (x,)
-    predictive = draws if predictive_draws is None else predictive_draws
+    prior, predictive = (draws if n is None else n for n in (prior_draws, predictive_draws))
     with torch.no_grad(), seeded(seed):
         layout = prepare(model, guide, args, dict(event_dims or {}))
-        labels = {**layout.coords, **{k: np.asarray(v) for k, v in (coords or {}).items()}}
-        stored = attributes_of(attrs)
+        labels, stored = {**layout.coords, **_arrays(coords or {})}, attributes_of(attrs)
         writer = Writer(Memory(labels, stored) if path is None else NetCDF(path, labels, stored), layout)
         writer.observed(layout.observed_values)
         blocks = Blocks(model, guide, layout, args, block_elements)
         for block in blocks.of(draws):
             _write_posterior(writer, model, guide, block, draws, predictive)
-        for block in blocks.of(draws if prior_draws is None else prior_draws):
-            _write_prior(writer, model, block, draws if prior_draws is None else prior_draws)
+        for block in blocks.of(prior):
+            _write_prior(writer, model, block, prior)
         return writer.store.close()
+
+
+def _arrays(coords: Mapping[str, Sequence]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(labels) for name, labels in coords.items()}
 
 
 def _write_posterior(writer: Writer, model, guide, block: Block, draws: int, predictive: int) -> None:

@@ -107,9 +107,8 @@ def calibrate(
         for i in range(rounds):
             x = values[observed.name][i].to(args[0].dtype)
             drawn = guide_values(guide, layout, draws, (x, *args[1:]))
-            for site in latents:
-                pit = _pit(values[site.name][i], drawn[site.name])
-                pits[site.name].append(pit.reshape(len(pit), -1).cpu().numpy())
+            for name, parts in pits.items():
+                parts.append(_pit(values[name][i], drawn[name]))
     return Calibration({name: np.concatenate(parts)[:replicates] for name, parts in pits.items()}, draws)
 
 
@@ -131,8 +130,9 @@ def _amortised(layout: Layout, args: tuple) -> tuple[Site, list[Site]]:
     return observed, layout.of("latent")
 
 
-def _pit(truth: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
-    """Randomised rank of truth (N, *event) among drawn (L, N, *event), in [0, 1]."""
+def _pit(truth: torch.Tensor, drawn: torch.Tensor) -> np.ndarray:
+    """Randomised rank of truth (N, *event) among drawn (L, N, *event), in [0, 1], with the event flattened: (N, D)."""
     less, equal = (drawn < truth).sum(0), (drawn == truth).sum(0)
     rank = less + (torch.rand(less.shape) * (equal + 1)).floor().clamp(max=equal)
-    return (rank + torch.rand(rank.shape, dtype=torch.float64)) / (len(drawn) + 1)
+    pit = (rank + torch.rand(rank.shape, dtype=torch.float64)) / (len(drawn) + 1)
+    return pit.reshape(len(pit), -1).cpu().numpy()

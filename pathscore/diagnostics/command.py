@@ -14,6 +14,17 @@ from pathscore.errors import UsageError
 from pathscore.options import FILLED, between, option
 from pathscore.words import describe, read_words
 
+DIAGNOSE_USAGE = """usage: pathscore diagnose RUN_DIR [flags]
+
+How far to trust a trained guide: writes posterior.nc, diagnostics.json, pictures and report.html.
+
+"""
+COMPARE_USAGE = """usage: pathscore compare RUN_DIR RUN_DIR … [flags]
+
+Paired differences between runs on the same held-out data: writes comparison.html and comparison.json.
+
+"""
+
 
 @dataclasses.dataclass(frozen=True)
 class DiagnoseRequest:
@@ -50,10 +61,7 @@ def diagnose_words(words: Sequence[str]) -> int:
 
     if not words or "-h" in words or "--help" in words:
         table = "\n".join(f"  {d.name:12} {d.doc}" for d in DIAGNOSTICS.values())
-        print(
-            "usage: pathscore diagnose RUN_DIR [flags]\n\nHow far to trust a trained guide: writes posterior.nc, "
-            f"diagnostics.json, pictures and report.html.\n\n{describe(DiagnoseRequest)}\n\ndiagnostics:\n{table}"
-        )
+        print(f"{DIAGNOSE_USAGE}{describe(DiagnoseRequest)}\n\ndiagnostics:\n{table}")
         return 0
     request, directories = read_words(words, DiagnoseRequest, positional=1)
     if not directories:
@@ -78,23 +86,14 @@ def report(run_dir: Any, request: DiagnoseRequest | None = None) -> None:
 def compare_words(words: Sequence[str]) -> int:
     """`pathscore compare RUN_DIR RUN_DIR … [flags]`."""
     if not words or "-h" in words or "--help" in words:
-        print(
-            "usage: pathscore compare RUN_DIR RUN_DIR … [flags]\n\nPaired differences between runs on the same "
-            f"held-out data: writes comparison.html and comparison.json.\n\n{describe(CompareRequest)}"
-        )
+        print(COMPARE_USAGE + describe(CompareRequest))
         return 0
     request, directories = read_words(words, CompareRequest, positional=len(words))
     from pathscore.diagnostics import compare
 
+    progress = _progress(request.quiet)
     with _threads(request.threads):
-        page = compare(
-            directories,
-            points=request.points,
-            samples=request.samples,
-            out=request.out,
-            progress=_progress(request.quiet),
-        )
-    print(page)
+        print(compare(directories, points=request.points, samples=request.samples, out=request.out, progress=progress))
     return 0
 
 

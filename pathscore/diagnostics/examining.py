@@ -28,7 +28,6 @@ def examine(
     """Diagnose any Pyro model/guide pair on data x (a tensor, or a tuple of program arguments).
 
     `names`: entries of DIAGNOSTICS, all by default; `strict`: raise what a diagnostic raises instead of noting it.
-    Look at `section.verdicts` and `verdict.flagged`.
     """
     effort = effort or Effort()
     args = x if isinstance(x, tuple) else (x,)

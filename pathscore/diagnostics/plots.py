@@ -61,7 +61,7 @@ def ecdf_plot(palette: Palette, pit: np.ndarray, worst: int, label: str, level: 
     return figure
 
 
-def coverage_plot(palette: Palette, nominal: Sequence[float], observed: Sequence[float], error: np.ndarray) -> Figure:
+def coverage_plot(palette: Palette, nominal: np.ndarray, observed: np.ndarray, error: np.ndarray) -> Figure:
     """Observed against nominal coverage with two standard errors."""
     figure, (ax,) = panels(palette, size=(4.8, 4.2))
     ax.plot([0, 1], [0, 1], color=palette.faint)

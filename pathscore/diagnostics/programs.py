@@ -129,8 +129,7 @@ def simulate(
 ) -> Values:
     """Sites of the model (all, or those in `keep`) with its observations drawn anew: name → (S, *plates, *event).
 
-    Latents take `values` (S, *plates, *event) where given (posterior predictive), else come from the prior. With
-    several observed sites the draw is joint: a site sees the simulated values of those before it.
+    Latents take `values` (S, *plates, *event) where given (posterior predictive), else come from the prior.
     """
 
     def collect(nodes: Nodes, count: int) -> Values:
@@ -162,10 +161,7 @@ def replay(
     collect: Callable[[Nodes, int], Values],
     elements: int | None = None,
 ) -> Values:
-    """Run a program at given latent values (S, *plates, *event); `collect(nodes, S)` says what to keep of the trace.
-
-    `elements`: site elements that one draw makes, if not those of the model (for a guide, `layout.latent_elements`).
-    """
+    """Run a program at latent values (S, *plates, *event), keep `collect(nodes, S)`; `elements` of one draw, if known."""
 
     def once(part: slice) -> Values:
         placed = _place(layout, {name: value[part] for name, value in values.items()})

@@ -69,17 +69,21 @@ def reliability(
     """
     with torch.no_grad(), seeded(seed):
         layout = prepare(model, guide, args)
-        x = args[0] if args and torch.is_tensor(args[0]) else torch.empty(0)
-        if tuple(x.shape) != layout.observed().shape or not bool(((x == 0) | (x == 1)).all()):
-            raise UsageError("reliability of pixel probabilities needs 0/1 data as the program's first argument")
+        _require_binary(layout, args)
         pairs = [_pixels(model, guide, layout, args, draws)]
         for _ in range(data_sets):
-            drawn = simulate(model, layout, 1, args)[layout.observed().name][0].to(x.dtype)
+            drawn = simulate(model, layout, 1, args)[layout.observed().name][0].to(args[0].dtype)
             pairs.append(_pixels(model, guide, layout, (drawn, *args[1:]), draws))
     held_out, *simulated = (curve(*pair) for pair in pairs)
     predicted, observed = (np.concatenate(parts) for parts in zip(*pairs[1:], strict=True))
     pooled = curve(predicted, observed)
     return Reliability(held_out, pooled, np.array([c.distance(pooled) for c in simulated]))
+
+
+def _require_binary(layout: Layout, args: tuple) -> None:
+    x = args[0] if args and torch.is_tensor(args[0]) else torch.empty(0)
+    if tuple(x.shape) != layout.observed().shape or not bool(((x == 0) | (x == 1)).all()):
+        raise UsageError("reliability of pixel probabilities needs 0/1 data as the program's first argument")
 
 
 def _pixels(model, guide, layout: Layout, args: tuple, draws: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,11 +1,12 @@
 """Is the guide calibrated: simulation-based ranks and coverage of central intervals."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 
 from pathscore.diagnostics import plots, uniformity
-from pathscore.diagnostics.calibration import ALPHA, Calibration, calibrate
+from pathscore.diagnostics.calibration import ALPHA, Calibration, Coverage, calibrate
 from pathscore.diagnostics.subject import Picture, Section, Subject, Table
 from pathscore.diagnostics.verdicts import Verdict, judge
 
@@ -57,7 +58,7 @@ def _ranks(found: Calibration, p: float, worst: int) -> Verdict:
     return judge("ranks", size, evidence=p <= ALPHA, note=f"(worst: {found.coordinate(worst)}{shape}; p = {p:.2g})")
 
 
-def _coverage(covered) -> Verdict:
+def _coverage(covered: Sequence[Coverage]) -> Verdict:
     worst = max(covered, key=lambda c: abs(c.observed - c.level))
     smallest = min(1.0, min(c.p_value for c in covered) * len(covered))
     word = "narrow" if worst.observed < worst.level else "wide"
@@ -66,24 +67,15 @@ def _coverage(covered) -> Verdict:
     return judge("coverage", abs(worst.observed - worst.level), evidence=smallest <= ALPHA, note=note)
 
 
-def _pictures(found: Calibration, worst: int, covered) -> list[Picture]:
+def _pictures(found: Calibration, worst: int, covered: Sequence[Coverage]) -> list[Picture]:
     label = found.coordinate(worst)
+    level, observed, error = (
+        np.array([getattr(c, k) for c in covered]) for k in ("level", "observed", "standard_error")
+    )
+    ranks = partial(plots.ecdf_plot, pit=found.all, worst=worst, label=label)
+    coverage = partial(plots.coverage_plot, nominal=level, observed=observed, error=error)
+    alt = f"One line a latent coordinate; the most extreme is {label}. Lines inside the grey band are as expected."
     return [
-        Picture(
-            "ranks",
-            "Ranks of the truth: empirical CDF against uniform",
-            f"One line a latent coordinate; the most extreme is {label}. Lines inside the grey band are as expected.",
-            partial(plots.ecdf_plot, pit=found.all, worst=worst, label=label),
-        ),
-        Picture(
-            "coverage",
-            "Coverage of central intervals",
-            "Observed against nominal coverage; on the diagonal is right.",
-            partial(
-                plots.coverage_plot,
-                nominal=[c.level for c in covered],
-                observed=[c.observed for c in covered],
-                error=np.array([c.standard_error for c in covered]),
-            ),
-        ),
+        Picture("ranks", "Ranks of the truth: empirical CDF against uniform", alt, ranks),
+        Picture("coverage", "Coverage of central intervals", "On the diagonal is right.", coverage),
     ]

@@ -88,21 +88,19 @@ def seeds(entries: Sequence[Entry]) -> list[Section]:
         groups.setdefault(e.group, []).append(e)
     if len(groups) == len(entries):
         return []
-    rows = []
-    for members in groups.values():
-        means = np.array([e.log_likelihood.mean() for e in members])
-        label = (
-            ", ".join(part for part in members[0].label.split(", ") if not part.startswith("seed ")) or "same settings"
-        )
-        spread = f"{means.std(ddof=1):.3f}" if len(means) > 1 else "–"
-        over = (
-            f"{means.mean():.2f} ± {means.std(ddof=1) / np.sqrt(len(means)):.2f}"
-            if len(means) > 1
-            else f"{means[0]:.2f}"
-        )
-        rows.append((label, str(len(members)), over, spread, f"{means.min():.2f} … {means.max():.2f}"))
     header = ("settings", "seeds", "mean log p(x) ± s.e. over seeds", "sd over seeds", "range")
-    return [Section("seeds", "Over seeds", "Runs that differ by their seed alone.", tables=[Table(header, rows)])]
+    tables = [Table(header, [_seed_row(members) for members in groups.values()])]
+    return [Section("seeds", "Over seeds", "Runs that differ by their seed alone.", tables=tables)]
+
+
+def _seed_row(members: Sequence[Entry]) -> tuple[str, ...]:
+    means = np.array([e.log_likelihood.mean() for e in members])
+    label = ", ".join(part for part in members[0].label.split(", ") if not part.startswith("seed ")) or "same settings"
+    if len(means) == 1:
+        return (label, "1", f"{means[0]:.2f}", "–", "–")
+    spread = means.std(ddof=1)
+    over = f"{means.mean():.2f} ± {spread / np.sqrt(len(means)):.2f}"
+    return (label, str(len(means)), over, f"{spread:.3f}", f"{means.min():.2f} … {means.max():.2f}")
 
 
 def training(entries: Sequence[Entry]) -> Section:
