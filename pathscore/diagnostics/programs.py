@@ -161,7 +161,7 @@ def replay(
     collect: Callable[[Nodes, int], Values],
     elements: int | None = None,
 ) -> Values:
-    """Run a program at latent values (S, *plates, *event), keep `collect(nodes, S)`; `elements` of one draw if known."""
+    """Run a program at latent values (S, *plates, *event), keep `collect(nodes, S)`; `elements`: of one draw."""
 
     def once(part: slice) -> Values:
         placed = _place(layout, {name: value[part] for name, value in values.items()})
