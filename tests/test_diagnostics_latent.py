@@ -51,6 +51,27 @@ def test_the_rate_splits_into_information_and_distance_of_the_aggregate():
     assert found.active_share == 0.5
 
 
+def test_a_joint_law_is_one_unit():
+    # The exact posterior of a linear-Gaussian model has no independent units: the mean of KL(N(m, C) ‖ N(0, I)).
+    model, guide, x = linear_gaussian(12)
+    found = use(model, guide, (x,), seed=0)
+    fn = pyro.poutine.trace(guide).get_trace(x).nodes["z"]["fn"]
+    expected = torch.distributions.kl_divergence(
+        fn, torch.distributions.MultivariateNormal(torch.zeros(3), torch.eye(3))
+    )
+    assert found.rate == pytest.approx(expected.mean().item(), abs=0.05)
+    assert found.sites["z"].rate.shape == found.sites["z"].active.shape == (1,)
+
+
+def test_the_divergence_of_the_marginals_is_a_lower_bound():
+    model, guide, x = half_used()
+    found = use(model, guide, (2 * x + 1,), seed=0)
+    v, m = 4 * x.var().item() + 0.25, 2 * x.mean().item() + 1
+    assert found.marginal_gap == pytest.approx(0.5 * (v + m**2 - 1 - np.log(v)), rel=0.1)
+    assert found.aggregate_gap is None or found.marginal_gap <= found.aggregate_gap + 0.2
+    assert use(model, guide, (x,), seed=0).marginal_gap < 0.1
+
+
 def test_a_collapsed_guide_is_flagged():
     model, _, x = half_used()
 

@@ -33,7 +33,9 @@ def aggregate_plot(
             xlabel="units with the largest difference", ylabel="frequency of 1", xticks=index, xticklabels=names
         )
         axes[0].tick_params(axis="x", labelrotation=60)
-        legend(axes[0], palette)
+        top = max(aggregate.mean(0).max(), prior.mean(0).max())
+        axes[0].set_ylim(0, 1.25 * top)  # room for the legend
+        legend(axes[0], palette, ncols=2, loc="upper center")
         return figure
     for ax in axes[len(names) :]:
         ax.set_axis_off()

@@ -51,6 +51,22 @@ class SiteUse:
         return _units(np.abs(self.aggregate.mean(0) - self.prior.mean(0)) / spread, np.max)
 
     @property
+    def marginal_gap(self) -> np.ndarray:
+        """KL(q̄ ‖ p) of each unit's own law, (U,) nats; for continuous units that of its first two moments.
+
+        Given its mean and variance, a law is no closer to a Normal prior than the Normal with them: a lower bound.
+        """
+        q, p = self.aggregate, self.prior
+        if self.discrete and q.ndim == 3:  # one-hot
+            return _divergence(q.mean(0), p.mean(0)).sum(-1)
+        if self.discrete and max(q.max(), p.max()) <= 1 and min(q.min(), p.min()) >= 0:
+            on, prior = q.mean(0), p.mean(0)
+            return np.ravel(_divergence(on, prior) + _divergence(1 - on, 1 - prior))
+        spread = np.maximum(p.std(0), 1e-6)
+        ratio = np.maximum((q.std(0) / spread) ** 2, 1e-12)
+        return np.ravel(0.5 * (ratio + ((q.mean(0) - p.mean(0)) / spread) ** 2 - 1 - np.log(ratio)))
+
+    @property
     def spread(self) -> np.ndarray:
         """Standard deviation under q̄ relative to p per unit."""
         return _units(self.aggregate.std(0) / np.maximum(self.prior.std(0), 1e-6), np.mean)
@@ -75,9 +91,22 @@ class LatentUse:
         return float(active.mean())
 
     @property
+    def marginal_gap(self) -> float:
+        """A lower bound of KL(q̄(z) ‖ p(z)) for independent priors, nats: the sum over units of their own divergence."""
+        return float(sum(site.marginal_gap.sum() for site in self.sites.values()))
+
+    @property
     def aggregate_gap(self) -> float | None:
-        """KL(q̄(z) ‖ p(z)), nats."""
-        return None if self.information is None else max(self.rate - self.information, 0.0)
+        """KL(q̄(z) ‖ p(z)), nats; None where the information comes within 1 nat of its limit log N, or isn't known."""
+        points = len(next(iter(self.sites.values())).means)
+        if self.information is None or self.information > np.log(points) - 1:
+            return None
+        return max(self.rate - self.information, 0.0)
+
+
+def _divergence(q: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """q log(q / p), 0 where q is 0; frequencies of 0 in p are taken as less than one draw."""
+    return np.where(q > 0, q * np.log(np.maximum(q, 1e-30) / np.maximum(p, 0.5 / POOL)), 0.0)
 
 
 def _units(values: np.ndarray, reduce) -> np.ndarray:
@@ -112,6 +141,8 @@ def _rates(model_nodes: dict, guide_nodes: dict, sites: list[Site]) -> dict[str,
         if site.name in guide_nodes:
             value = guide_nodes[site.name]["value"]
             q, p = (unit_log_prob(nodes[site.name]["fn"], value) for nodes in (guide_nodes, model_nodes))
+            if q.shape[-1] != p.shape[-1]:  # a joint law on one side: the event can only be one unit
+                q, p = q.sum(-1, keepdim=True), p.sum(-1, keepdim=True)
             rates[site.name] = (q - p)[None] if (q - p).dim() == 0 else q - p
     return rates
 
@@ -133,6 +164,7 @@ def _site_use(
     event = site.shape[len(site.plates) :]
     values, prior = (v.reshape(len(v), -1, *event).double() for v in (values, prior))
     pool = slice(None, None, max(1, values.shape[0] * values.shape[1] // POOL))
+    moved = moved if len(moved) == rates.shape[-1] else moved.amax(0, keepdim=True)
     return SiteUse(
         rate=rates.reshape(-1, rates.shape[-1]).double().mean(0).numpy(),
         mean_variance=moved.double().numpy(),

@@ -44,10 +44,11 @@ def traverse(subject: Subject, found: LatentUse) -> list[Picture]:
         base = {k: v[:, :1] for k, v in guide_values(subject.guide, subject.layout, 1, subject.args).items()}
     images = []
     for unit in units:
-        path = {k: v.expand(STEPS, *subject.layout.sites[k].shape).clone() for k, v in base.items()}
-        path[name][..., unit] = torch.as_tensor(_range(site, unit)).to(path[name])[:, None]
-        images.append(likelihood_mean(subject, path, STEPS)[:, 0])
-    grid = np.stack(images).reshape(len(units), STEPS, *subject.image_shape)
+        steps = _range(site, unit)
+        path = {k: v.expand(len(steps), *subject.layout.sites[k].shape).clone() for k, v in base.items()}
+        path[name][..., unit] = torch.as_tensor(steps).to(path[name])[:, None]
+        images.append(likelihood_mean(subject, path, len(steps))[:, 0])
+    grid = np.stack(images).reshape(len(units), -1, *subject.image_shape)
     return [
         Picture(
             "traversal",
@@ -67,6 +68,7 @@ def _lowest(found: LatentUse) -> dict[str, SiteUse]:
 def _range(site: SiteUse, unit: int) -> np.ndarray:
     values = site.aggregate[:, unit]
     if site.discrete:
-        return np.round(np.linspace(values.min(), values.max(), STEPS))
+        lowest, highest = site.aggregate.min(), site.aggregate.max()
+        return np.unique(np.round(np.linspace(lowest, highest, min(STEPS, int(highest - lowest) + 1))))
     low, high = np.quantile(values, [0.01, 0.99])
     return np.linspace(low, high, STEPS)

@@ -21,17 +21,11 @@ INTRO = (
 def section(subject: Subject) -> Section:
     """Active units, rate per unit, aggregate posterior, embedding and traversals."""
     found = use(subject.model, subject.guide, subject.args, seed=subject.effort.seed + 5)
-    verdicts = [judge("rate", found.rate), judge("active", found.active_share)]
-    if found.aggregate_gap is not None:
-        n = len(next(iter(found.sites.values())).means)
-        verdicts.append(
-            judge(
-                "aggregate",
-                found.aggregate_gap,
-                note=f"(rate {found.rate:.2f} = information "
-                f"{found.information:.2f}, at most log {n} = {np.log(n):.2f}, + this)",
-            )
-        )
+    verdicts = [
+        judge("rate", found.rate),
+        judge("active", found.active_share),
+        judge("aggregate", found.marginal_gap, note=_decomposition(found)),
+    ]
     pictures = [picture for name, site in found.sites.items() for picture in _site_pictures(name, site, subject)]
     return Section(
         "latent",
@@ -46,6 +40,16 @@ def section(subject: Subject) -> Section:
             "information": found.information,
             "active_units": {name: int(s.active.sum()) for name, s in found.sites.items()},
         },
+    )
+
+
+def _decomposition(found: LatentUse) -> str:
+    """The rate split in two, where the data are many enough to tell."""
+    if found.aggregate_gap is None:
+        return "(sum over units of their own divergence)"
+    return (
+        f"(sum over units of their own divergence; all together {found.aggregate_gap:.2f}, which with an information "
+        f"of {found.information:.2f} makes the rate)"
     )
 
 
@@ -97,8 +101,8 @@ def _aggregate(name: str, site: SiteUse) -> Picture:
     top = np.argsort(difference)[::-1][: 16 if site.discrete else 6]
     return Picture(
         f"aggregate-{name}",
-        f"{name}: aggregate posterior (filled) against prior (line)",
-        "The coordinates with the largest difference.",
+        f"{name}: aggregate posterior against prior",
+        "The coordinates with the largest difference; filled is the aggregate posterior.",
         partial(
             latent_plots.aggregate_plot,
             aggregate=flat[:, top],
