@@ -439,7 +439,7 @@ class TestNumerics:
 
 
 def test_programs_run_between_steps_leave_nothing_behind():
-    # An evaluation inside the scope runs the programs thousands of times; keeping their messages would keep their tensors.
+    # An evaluation inside the scope runs the programs thousands of times; kept messages would keep their tensors.
     model, guide, x = VAE(6, layers=(2,), hidden=(4,)), AmortizedGuide(6, layers=(2,), hidden=(4,)), torch.ones(3, 6)
     svi = SVI(model, guide, OptimizerSpec())
     svi.step(x)
