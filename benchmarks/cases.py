@@ -11,24 +11,32 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Case:
-    """Sizes of a model and of a batch. latent: a family of `models.LATENTS`."""
+    """Sizes of a model and of a batch.
+
+    hidden: width of the one hidden layer of each network, None for an affine map. latent: a family of
+    `models.LATENTS`. estimator: of `pathscore.ESTIMATORS`, None for the objective's own gradient. evaluations: passes
+    through the decoder that a step makes per datum.
+    """
 
     name: str
     data_size: int
-    hidden: int
+    hidden: int | None
     latents: int
     batch: int
     latent: str
+    estimator: str | None = None
+    evaluations: int = 1
+
+    @property
+    def raw(self) -> int:
+        """Numbers that the encoder gives per datum."""
+        return self.latents * (2 if self.latent == "normal" else 1)
 
     @property
     def sizes(self) -> dict:
         """The arguments of `models.VAE` and of the guides."""
-        return {
-            "data_size": self.data_size,
-            "hidden": (self.hidden,),
-            "layers": (self.latents,),
-            "latent": self.latent,
-        }
+        trunk = {"trunk": "linear"} if self.hidden is None else {"hidden": (self.hidden,)}
+        return {"data_size": self.data_size, "layers": (self.latents,), "latent": self.latent, **trunk}
 
     def data(self) -> Tensor:
         """A batch x (B, X)."""
@@ -38,8 +46,8 @@ class Case:
 CASES: dict[str, Case] = {
     case.name: case
     for case in (
-        Case("digits", 64, 128, 16, 64, "normal"),
+        Case("digits", 64, 128, 8, 128, "normal"),
         Case("mnist-normal", 784, 400, 50, 256, "normal"),
-        Case("mnist-bernoulli", 784, 400, 200, 256, "bernoulli"),
+        Case("mnist-bernoulli", 784, None, 200, 100, "bernoulli", "disarm", 2),
     )
 }

@@ -1,8 +1,8 @@
 """The yardstick: the same model, loss and optimiser in plain PyTorch, as one would write it by hand for speed.
 
-`STEPS[latent](case) -> step`, where `step(x) -> loss` draws z, sums the negative ELBO, backpropagates and lets fused
-Adam move: one pass through encoder and decoder, logits kept, no distribution objects. The Bernoulli step uses the
-score function with the cost of each datum, as Pyro does inside a plate.
+`handwritten(case) -> step`, where `step(x) -> loss` draws z, takes the negative ELBO, backpropagates and lets fused Adam
+move: one pass through the encoder, logits kept, no distribution objects. The Bernoulli step is DiSARM's: a draw and its
+antithetic partner go through the decoder as one batch of 2 B rows.
 """
 
 from collections.abc import Callable
@@ -14,18 +14,18 @@ from torch.nn import functional as F
 from benchmarks.cases import Case
 
 Step = Callable[[Tensor], float]
+Loss = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-def networks(case: Case, raw: int) -> tuple[nn.Module, nn.Module]:
-    """Encoder and decoder: one hidden layer of tanh each."""
-    encoder = nn.Sequential(nn.Linear(case.data_size, case.hidden), nn.Tanh(), nn.Linear(case.hidden, raw))
-    decoder = nn.Sequential(nn.Linear(case.latents, case.hidden), nn.Tanh(), nn.Linear(case.hidden, case.data_size))
-    return encoder, decoder
+def handwritten(case: Case, wrap: Callable[[Loss], Loss] = lambda loss: loss) -> Step:
+    """Backpropagate the second of `loss_of(x)`, move, and report the first; both are means over the batch.
 
-
-def adam_step(parameters: list[Tensor], loss_of: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Step:
-    """Backpropagate the second of `loss_of(x)`, move, and report the first; both are means over the batch."""
-    adam = torch.optim.Adam(parameters, lr=1e-3, fused=True)
+    wrap: applied to the loss function; `torch.compile`, for one.
+    """
+    encoder = network(case.data_size, case.hidden, case.raw)
+    decoder = network(case.latents, case.hidden, case.data_size)
+    loss_of = wrap(LOSSES[case.latent](encoder, decoder))
+    adam = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3, fused=True)
 
     def step(x: Tensor) -> float:
         loss, surrogate = loss_of(x)
@@ -37,9 +37,15 @@ def adam_step(parameters: list[Tensor], loss_of: Callable[[Tensor], tuple[Tensor
     return step
 
 
-def normal_step(case: Case) -> Step:
+def network(inputs: int, hidden: int | None, outputs: int) -> nn.Module:
+    """One hidden layer of tanh, or none."""
+    if hidden is None:
+        return nn.Linear(inputs, outputs)
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, outputs))
+
+
+def normal_loss(encoder: nn.Module, decoder: nn.Module) -> Loss:
     """Pathwise; z ~ N(μ, σ²) and a sampled KL, as `Trace_ELBO` takes it."""
-    encoder, decoder = networks(case, 2 * case.latents)
 
     def loss_of(x: Tensor) -> tuple[Tensor, Tensor]:
         loc, raw = encoder(x - 0.5).chunk(2, -1)
@@ -48,25 +54,30 @@ def normal_step(case: Case) -> Step:
         z = loc + scale * eps
         distortion = F.binary_cross_entropy_with_logits(decoder(z), x, reduction="sum")
         loss = (distortion + 0.5 * (z.square() - eps.square()).sum() - scale.log().sum()) / len(x)
-        return loss, loss
+        return loss.detach(), loss
 
-    return adam_step([*encoder.parameters(), *decoder.parameters()], loss_of)
+    return loss_of
 
 
-def bernoulli_step(case: Case) -> Step:
-    """Score function: cost of a datum × ∇ log q."""
-    encoder, decoder = networks(case, case.latents)
-    log_half = torch.tensor(0.5).log()
+def bernoulli_loss(encoder: nn.Module, decoder: nn.Module) -> Loss:
+    """DiSARM: ½ (f(b) − f(b̃)) (−1)^b̃ 1[b ≠ b̃] σ(|φ|), f the negative ELBO of a datum."""
+    log_half = torch.tensor(0.5).log().item()
 
     def loss_of(x: Tensor) -> tuple[Tensor, Tensor]:
-        logits = encoder(x - 0.5)
-        z = torch.bernoulli(logits.detach().sigmoid())
-        log_q = -F.binary_cross_entropy_with_logits(logits, z, reduction="none").sum(-1)
-        distortion = F.binary_cross_entropy_with_logits(decoder(2 * z - 1), x, reduction="none").sum(-1)
-        cost = distortion + log_q - case.latents * log_half  # (B,)
-        return cost.detach().mean(), (distortion + cost.detach() * log_q).mean()
+        logits = encoder(x - 0.5)  # (B, D)
+        free, u = logits.detach(), torch.rand_like(logits)
+        p = free.sigmoid()
+        b = torch.stack((u < p, u > 1 - p)).to(x.dtype)  # (2, B, D): the draw and its partner
+        distortion = F.binary_cross_entropy_with_logits(
+            decoder(2 * b - 1), x.expand(2, *x.shape), reduction="none"
+        ).sum(-1)
+        log_q = -F.binary_cross_entropy_with_logits(free.expand_as(b), b, reduction="none").sum(-1)
+        cost = (distortion + log_q - logits.shape[-1] * log_half).detach()  # (2, B)
+        sign = (1 - 2 * b[1]) * (b[0] != b[1]) * free.abs().sigmoid()
+        signal = 0.5 * (cost[0] - cost[1]).unsqueeze(-1) * sign
+        return cost.mean(), distortion.mean() + (signal * logits).sum(-1).mean()
 
-    return adam_step([*encoder.parameters(), *decoder.parameters()], loss_of)
+    return loss_of
 
 
-STEPS: dict[str, Callable[[Case], Step]] = {"normal": normal_step, "bernoulli": bernoulli_step}
+LOSSES: dict[str, Callable[[nn.Module, nn.Module], Loss]] = {"normal": normal_loss, "bernoulli": bernoulli_loss}

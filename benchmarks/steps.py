@@ -1,103 +1,119 @@
-"""Time of one training step per case and variant: `measure(names, rounds, seconds) -> list of Timing`.
+"""Time of one training step per case and variant: `measure(cases, …) -> list of Timing`.
 
-All variants of a case live in one process and take turns, a slice of time each; a ratio is the median over rounds of
-(variant / handwritten) within the round, so that a machine whose speed drifts disturbs both alike.
+All variants of a case live in one process and take turns, a slice of time each, with NumPyro's process waiting for its
+turn; a ratio is the median over rounds of (variant / handwritten) within the round, so that a machine whose speed
+drifts disturbs both alike.
 """
 
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-import pyro
 import torch
-from pyro.infer import Trace_ELBO
 
-from benchmarks.cases import CASES, Case
-from benchmarks.handwritten import STEPS, Step
-from guides import AmortizedGuide
-from models import VAE
-from pathscore.elbos import make_elbo
-from pathscore.optimiser import OptimizerSpec
-from pathscore.svi import SVI
+from benchmarks.cases import Case
+from benchmarks.handwritten import Step
+from benchmarks.numpyro_process import NumPyro
+from benchmarks.products import products
+from benchmarks.variants import VARIANTS
 
-Clock = Callable[[], float]
+Slice = Callable[[float], float]
+"""Runs steps for about so many seconds; returns the seconds that one takes."""
+
+WARM_UP = 5
+"""Steps before the clock starts: the first make parameters, optimiser and graph."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One row of the result; `ratio_to_handwritten` is the median of per-round ratios."""
+    """One row of the result.
+
+    ratio_to_handwritten, ratio_to_numpyro: medians of per-round ratios; the latter is None without NumPyro.
+    share_of_products: median of (time of the step's matrix products alone / time of the step).
+    """
 
     case: str
     variant: str
     threads: int
     milliseconds: float
     ratio_to_handwritten: float
+    ratio_to_numpyro: float | None
+    share_of_products: float
 
 
-def handwritten(case: Case) -> Step:
-    """Plain PyTorch with fused Adam."""
-    return STEPS[case.latent](case)
+@dataclass(frozen=True)
+class Plan:
+    """How long to measure, with what clock, and the interpreter that has NumPyro (None to leave it out)."""
+
+    rounds: int = 15
+    seconds: float = 0.5
+    cpu_time: bool = False
+    numpyro: str | None = None
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Processor seconds of the process, or seconds on the wall."""
+        return time.process_time if self.cpu_time else time.perf_counter
 
 
-def pyro_svi(case: Case) -> Step:
-    """Pyro's own SVI, Adam and validation settings, as its tutorials use them."""
-    model, guide = VAE(**case.sizes), AmortizedGuide(**case.sizes)
-    svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO(max_plate_nesting=1))
-    store = pyro.get_param_store()
-    state = {"params": {}, "constraints": {}}
-
-    def step(x):
-        # A store of its own, as cases share parameter names; entering it is a small part of the step.
-        with store.scope(state):
-            return svi.step(x)
-
-    return step
+def measure(cases: Iterable[Case], threads: int, plan: Plan) -> list[Timing]:
+    """Time every variant of the cases: `rounds` slices of `seconds` each."""
+    torch.set_num_threads(threads)
+    return [timing for case in cases for timing in measure_case(case, threads, plan)]
 
 
-def eager(case: Case) -> Step:
-    """`pathscore.SVI` with `--elbo trace`."""
-    model, guide = VAE(**case.sizes), AmortizedGuide(**case.sizes)
-    return SVI(model, guide, OptimizerSpec(lr=1e-3), make_elbo("trace"), per_datum=True).step
-
-
-VARIANTS: dict[str, Callable[[Case], Step]] = {"handwritten": handwritten, "pyro-svi": pyro_svi, "eager": eager}
-
-
-def measure(
-    names: Iterable[str], *, rounds: int = 15, seconds: float = 0.5, warm_up: int = 5, clock: Clock = time.perf_counter
-) -> list[Timing]:
-    """Time every variant of the named cases: `rounds` slices of `seconds` each."""
-    return [timing for name in names for timing in measure_case(CASES[name], rounds, seconds, warm_up, clock)]
-
-
-def measure_case(case: Case, rounds: int, seconds: float, warm_up: int, clock: Clock) -> list[Timing]:
+def measure_case(case: Case, threads: int, plan: Plan) -> list[Timing]:
     """The timings of one case."""
+    with slices(case, threads, plan) as found:
+        times: dict[str, list[float]] = {name: [] for name in found}
+        for _ in range(plan.rounds):
+            for name, run in found.items():
+                times[name].append(run(plan.seconds))
+    return [_timing(case, name, threads, times) for name in times if name != "products"]
+
+
+@contextmanager
+def slices(case: Case, threads: int, plan: Plan) -> Iterator[dict[str, Slice]]:
+    """Every variant, warmed up, and "products", the matrix products alone."""
     torch.manual_seed(0)
-    x, steps = case.data(), {name: make(case) for name, make in VARIANTS.items()}
+    x, steps = case.data(), {name: make(case) for name, make in {**VARIANTS, "products": products}.items()}
     for step in steps.values():
-        for _ in range(warm_up):
+        for _ in range(WARM_UP):
             step(x)
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            times[name].append(slice_of_time(step, x, seconds, clock))
-    return [
-        Timing(
-            case.name,
-            name,
-            torch.get_num_threads(),
-            1e3 * statistics.median(found),
-            statistics.median(a / b for a, b in zip(found, times["handwritten"], strict=True)),
-        )
-        for name, found in times.items()
-    ]
+    with ExitStack() as stack:
+        found = {name: slice_of(step, x, plan.clock) for name, step in steps.items()}
+        if plan.numpyro:
+            found["numpyro"] = stack.enter_context(NumPyro(case, threads, plan.numpyro, plan.cpu_time)).slice
+        yield found
 
 
-def slice_of_time(step: Step, x: torch.Tensor, seconds: float, clock: Clock) -> float:
-    """Seconds a step takes, averaged over about `seconds`."""
-    count, start = 0, clock()
-    while (elapsed := clock() - start) < seconds or count == 0:
-        step(x)
-        count += 1
-    return elapsed / count
+def slice_of(step: Step, x: torch.Tensor, clock: Callable[[], float]) -> Slice:
+    """Slices of time spent on a step."""
+
+    def run(seconds: float) -> float:
+        count, start = 0, clock()
+        while (elapsed := clock() - start) < seconds or count == 0:
+            step(x)
+            count += 1
+        return elapsed / count
+
+    return run
+
+
+def _timing(case: Case, name: str, threads: int, times: dict[str, list[float]]) -> Timing:
+    own = times[name]
+
+    def ratio(other: str) -> float:
+        return statistics.median(a / b for a, b in zip(own, times[other], strict=True))
+
+    return Timing(
+        case.name,
+        name,
+        threads,
+        1e3 * statistics.median(own),
+        ratio("handwritten"),
+        ratio("numpyro") if "numpyro" in times else None,
+        1 / ratio("products"),
+    )
