@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from pathscore.config import FREE
 from pathscore.errors import RunDirError
 
 CHECKPOINT = "checkpoint.pt"
@@ -27,9 +28,6 @@ MARK = b"\npathscore sha256 "
 TAIL = len(MARK) + 64
 FORMAT = 1
 """Version of what a payload holds; a reader refuses a later one."""
-
-FREE = ("epochs", "steps", "threads", "device", "compile", "data_dir", "eval_samples", "track_variance")
-"""Keys of the configuration that may differ between a checkpoint and the run that resumes from it."""
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,7 @@ class Config(Machine, Optimisation, Data, Objective, Program):
         return cls.from_dict(flat, f"--config {path}")
 
 
-FREE = ("epochs", "steps", "threads", "device", "data_dir", "eval_samples", "track_variance")
+FREE = ("epochs", "steps", "threads", "device", "compile", "data_dir", "eval_samples", "track_variance")
 """What a resumed run may change: how long and where it goes on, not what it is."""
 
 OPTIONS = {name: item for group in GROUPS for name, item in options_of(group).items()}

@@ -40,7 +40,8 @@ def restore(svi: "SVI", state: dict[str, Any], args: tuple = ()) -> None:
     Raises: UsageError that names what is missing, unexpected or of another shape.
     """
     optim = _joint(svi)
-    if args and (state["params"].keys() - svi.recorder.params.keys() or differences(svi, state)):
+    unknown = state["params"].keys() - svi.recorder.params.keys()
+    if args and (unknown or differences(svi, state) or svi.compiled is not None):
         rehearse(svi, args)
     found = differences(svi, state)
     if found:
@@ -48,7 +49,7 @@ def restore(svi: "SVI", state: dict[str, Any], args: tuple = ()) -> None:
         raise UsageError(f"the saved state does not fit this program: {'; '.join(found[:4])}{more}")
     for name, module in svi.modules().items():
         module.load_state_dict(state["modules"][name])
-    svi.steps = int(state["steps"])
+    svi.resume(int(state["steps"]), args)
     svi.recorder.waiting = {name: p.clone() for name, p in state["params"].items()}
     with torch.no_grad():
         for name in svi.recorder.waiting.keys() & svi.recorder.params.keys():
@@ -81,10 +82,11 @@ def loose(svi: "SVI") -> dict[str, Tensor]:
 
 
 def rehearse(svi: "SVI", args: tuple) -> None:
-    """One pass of the programs without an optimiser step and without moving the random stream."""
+    """One pass of the programs, which makes their parameters; no optimiser step, and the random stream stays."""
     try:
         with svi.scope(), beside(svi.device()), pyro.validation_enabled(False):
             svi.loss_and_grads(svi.model, svi.guide, *args)
+            svi.adopt()
     finally:
         svi.recorder.forget()
         for parameter in svi.parameters().values():

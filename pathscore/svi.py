@@ -107,12 +107,12 @@ class SVI(pyro.infer.SVI):
             if loss is not None:
                 return self._scaled(loss, args)
         if self._first:
-            keep_freed_memory()
+            self.begin(args, kwargs)
         with self.scope():
             self.recorder.watching = True
             try:
                 loss = self._gradients(*args, **kwargs)
-                self._adopt()
+                self.adopt()
                 self._advance(loss, 1.0 / len(args[0]) if self.per_datum else 1.0)
             finally:
                 self.recorder.forget()
@@ -155,6 +155,14 @@ class SVI(pyro.infer.SVI):
         """
         restore(self, state, args)
 
+    def resume(self, steps: int, args: tuple) -> None:
+        """Stand where a run stood after so many steps; `args`: a batch of the shape that its first step had, or ()."""
+        self.steps = steps
+        if self.compiled is not None and args and steps > 0:
+            # Not a first step, which runs eagerly: the next one is compiled, as without the interruption.
+            self.begin(args, {})
+            self._first = False
+
     def device(self) -> torch.device:
         """Where the first parameter lives; the CPU before there is one."""
         modules = (p for module in self.modules().values() for p in module.parameters())
@@ -180,7 +188,14 @@ class SVI(pyro.infer.SVI):
         quick = self.validate == "never" or (self.validate == "first" and not self._first)
         return pyro.validation_enabled(False) if quick else nullcontext()
 
-    def _adopt(self) -> None:
+    def begin(self, args: tuple, kwargs: dict) -> None:
+        """Prepare for steps on arguments of these shapes."""
+        keep_freed_memory()
+        if self.compiled is not None:
+            self.compiled.meet(self.model, self.guide, args, kwargs)
+
+    def adopt(self) -> None:
+        """Let the optimiser hold every parameter that has a gradient now."""
         if not isinstance(self.optim, JointOptim):
             return
         optim = self.optim

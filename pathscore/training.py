@@ -48,7 +48,7 @@ def fit(
 
     run_dir: where metrics and checkpoints go; none are written without it. The caller holds `checkpoint.lock`.
     kl_weight: the weight that model and guide were wrapped with (`kl_weighted`), moved from step to step.
-    config: plain values kept in the checkpoint; a resumed run must have the same, but for `checkpoint.FREE`.
+    config: plain values kept in the checkpoint; a resumed run must have the same, but for `config.FREE`.
     resume: continue from the checkpoint in `run_dir`.
     probe: called after each epoch; what it returns goes into that line of the metrics. It must leave the random
         streams and the run's parameters as they are.

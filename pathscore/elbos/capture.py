@@ -64,11 +64,12 @@ def capture(
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     wanted = [p for p in parameters if p.requires_grad]
     shape: dict[str, Any] = {}
+    seen = Interception()
 
     def evaluate(*inputs: Tensor) -> tuple[Tensor, ...]:
         given = iter(inputs)
         own_args, own_kwargs = tree_unflatten([next(given) if isinstance(x, Tensor) else x for x in leaves], layout)
-        with Interception() as seen, pyro.validation_enabled(False):
+        with seen, pyro.validation_enabled(False):
             loss = elbo.loss_and_grads(model, guide, *own_args, **own_kwargs)
         losses = loss if isinstance(loss, tuple) else (loss,)
         gradients = _gradients(seen.surrogates, wanted, scale)
@@ -81,6 +82,7 @@ def capture(
     try:
         graph = _traced(evaluate, tensors)
     finally:
+        seen.put_back()
         leaks = _put_back(held) + [name for name in set(store.keys()) - names if store.__delitem__(name) is None]
     if leaks:
         raise Refusal(f"it keeps what it computes by assignment ({leaks[0]}): change tensors in place, with copy_")

@@ -2,10 +2,9 @@
 
     SVI(model, guide, optim, CompiledELBO(SiteELBO("disarm"))).step(x)
 
-The first evaluation of a program runs eagerly and makes its parameters; the second builds a graph for the shapes of its
-arguments; every later one with these shapes runs the graph. Other shapes (the smaller last batch of an epoch) run
-eagerly, which is the same estimate from the same random stream: no batch is padded, repeated or left out, and nothing
-is built by surprise. A graph is held against the eager objective before its first use and again before its 2nd, 4th,
+The first evaluation of a program runs eagerly and makes its parameters; the second with arguments of these shapes builds
+a graph, and every later one runs it. Other shapes (the smaller last batch of an epoch) run eagerly, which is the same
+estimate from the same random stream: no batch is padded, repeated or left out, and nothing is built by surprise. A graph is held against the eager objective before its first use and again before its 2nd, 4th,
 8th … use, and is dropped when they differ.
 """
 
@@ -49,7 +48,7 @@ class EagerWarning(UserWarning):
 class CompiledELBO(ELBO):
     """An objective whose loss and gradient are one compiled graph.
 
-    elbo: any Pyro objective. graphs: how many shapes of arguments get a graph; further shapes run eagerly.
+    elbo: any Pyro objective. graphs: how many shapes of arguments get a graph, the first that are met; others run eagerly.
     builder: what makes a graph run, `inductor.build` by default.
 
     Learned state of estimators (baselines, η, temperature) is updated by the graph, in place. Where the program cannot
@@ -63,6 +62,7 @@ class CompiledELBO(ELBO):
         super().__init__(num_particles=elbo.num_particles, max_plate_nesting=elbo.max_plate_nesting)
         self.elbo: Any = elbo
         self.graphs, self.builder = graphs, builder
+        self.shapes: list[Any] = []
         self.built: dict[Any, CompiledGraph] = {}
         self.refused: dict[Any, str] = {}
         self._recorder = Recorder()
@@ -81,6 +81,7 @@ class CompiledELBO(ELBO):
         """The objective's loss as a number (or numbers); adds its gradient to the parameters' `.grad`."""
         if not any(model is m and guide is g for m, g in self._met):
             self._met.append((model, guide))
+            self.meet(model, guide, args, kwargs)
             with self._recorder:
                 loss = self.elbo.loss_and_grads(model, guide, *args, **kwargs)
             self._recorder.forget()
@@ -94,6 +95,10 @@ class CompiledELBO(ELBO):
         for parameter, gradient in zip(graph.trained, gradients, strict=True):
             parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         return losses[0] if graph.single else losses
+
+    def meet(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> None:
+        """Note the shapes of an evaluation that runs eagerly: a graph for them is built when they come again."""
+        self._wanted(self._key(model, guide, args, kwargs))
 
     def ready(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> CompiledGraph | None:
         """The graph for these arguments, where there is one that need not be checked now."""
@@ -116,7 +121,7 @@ class CompiledELBO(ELBO):
         parameters: the leaves that a step trains; the program must have run once. scale: factor of the gradient.
         """
         key = self._key(model, guide, args, kwargs)
-        if key in self.refused or (key not in self.built and len(self.built) >= self.graphs):
+        if key in self.refused or not self._wanted(key):
             return None
         try:
             if key not in self.built:
@@ -138,6 +143,11 @@ class CompiledELBO(ELBO):
         except Refusal as reason:
             self._drop(self._key(graph.model, graph.guide, args, kwargs), reason)
             return None
+
+    def _wanted(self, key: Any) -> bool:
+        if key not in self.shapes and len(self.shapes) < self.graphs:
+            self.shapes.append(key)
+        return key in self.shapes
 
     def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Any:
         return self.elbo._get_trace(model, guide, args, kwargs)

@@ -15,7 +15,9 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _disable_current_modes
 
 
 class Refusal(Exception):
@@ -82,9 +84,17 @@ class Interception(TorchFunctionMode):
         self.surrogates: list[Tensor] = []
         self.assumptions: list[Tensor] = []
         self._expected: list[Tensor] = []
+        self._before: list[tuple[Tensor, Tensor]] = []
+
+    def put_back(self) -> None:
+        """Give scalars back the values they had: a trace does change those, on its way to their constants."""
+        with torch.no_grad():
+            for tensor, value in reversed(self._before):
+                tensor.copy_(value)
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
+        self._note_scalar(func, args)
         if func is Tensor.item and args[0].is_floating_point():
             return Reading(args[0].detach().double())
         if func is Tensor.backward:
@@ -97,6 +107,14 @@ class Interception(TorchFunctionMode):
         if func in (Tensor.all, torch.all):
             self._expected.append(result)
         return result
+
+    def _note_scalar(self, func: Callable, args: tuple) -> None:
+        """Keep the value of a real scalar that an operation in place (add_, __iadd__) is about to change."""
+        own = args[0] if args else None
+        if getattr(func, "__name__", "").endswith("_") and isinstance(own, Tensor) and own.numel() == 1:
+            if not isinstance(own, FakeTensor):
+                with _disable_current_modes(), torch.no_grad():
+                    self._before.append((own, own.detach().clone()))
 
     def _backward(self, surrogate: Tensor, gradient: Any = None, inputs: Any = None, **_: Any) -> None:
         if gradient is not None or inputs is not None:

@@ -1,0 +1,65 @@
+"""How a step is taken: the table `VARIANTS`, name → a function of a `Case` that gives `step(x) -> loss`.
+
+"numpyro" is not here: it runs in a process of its own (numpyro.py).
+"""
+
+from collections.abc import Callable
+
+import pyro
+import torch
+from pyro.infer import Trace_ELBO
+
+from benchmarks.cases import Case
+from benchmarks.handwritten import Step, handwritten
+from guides import AmortizedGuide
+from models import VAE
+from pathscore.elbos import make_elbo
+from pathscore.elbos.compiled import CompiledELBO
+from pathscore.optimiser import OptimizerSpec
+from pathscore.svi import SVI
+
+
+def handwritten_compiled(case: Case) -> Step:
+    """The same with loss and gradient through `torch.compile`."""
+    return handwritten(case, wrap=torch.compile)
+
+
+def pyro_svi(case: Case) -> Step:
+    """Pyro's own SVI, Adam and validation settings, as its tutorials use them; as many particles as evaluations."""
+    model, guide = VAE(**case.sizes), AmortizedGuide(**case.sizes)
+    particles = {"num_particles": case.evaluations, "vectorize_particles": case.evaluations > 1}
+    elbo = Trace_ELBO(max_plate_nesting=1, **particles)
+    svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), elbo)
+    store = pyro.get_param_store()
+    state = {"params": {}, "constraints": {}}
+
+    def step(x):
+        # A store of its own, as cases share parameter names; entering it is a small part of the step.
+        with store.scope(state):
+            return svi.step(x)
+
+    return step
+
+
+def eager(case: Case) -> Step:
+    """`pathscore.SVI` with the case's estimator."""
+    return _svi(case, lambda elbo: elbo).step
+
+
+def compiled(case: Case) -> Step:
+    """`pathscore.SVI` with `CompiledELBO`."""
+    return _svi(case, CompiledELBO).step
+
+
+def _svi(case: Case, wrap: Callable) -> SVI:
+    model, guide = VAE(**case.sizes), AmortizedGuide(**case.sizes)
+    return SVI(model, guide, OptimizerSpec(lr=1e-3), wrap(make_elbo("trace", case.estimator)), per_datum=True)
+
+
+VARIANTS: dict[str, Callable[[Case], Step]] = {
+    "handwritten": handwritten,
+    "handwritten-compiled": handwritten_compiled,
+    "pyro-svi": pyro_svi,
+    "eager": eager,
+    "compiled": compiled,
+}
