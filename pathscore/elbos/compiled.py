@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import pyro
 import torch
 from pyro.infer.elbo import ELBO
 from torch import Tensor
@@ -94,6 +95,7 @@ class CompiledELBO(ELBO):
         losses, _, gradients = found
         for parameter, gradient in zip(graph.trained, gradients, strict=True):
             parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        self._announce()
         return losses[0] if graph.single else losses
 
     def meet(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> None:
@@ -143,6 +145,13 @@ class CompiledELBO(ELBO):
         except Refusal as reason:
             self._drop(self._key(graph.model, graph.guide, args, kwargs), reason)
             return None
+
+    def _announce(self) -> None:
+        """Name the parameters as the programs would have: `pyro.infer.SVI` moves those that it hears of."""
+        store = pyro.get_param_store()
+        for name in self._recorder.params:
+            if name in store:
+                pyro.param(name)
 
     def _wanted(self, key: Any) -> bool:
         if key not in self.shapes and len(self.shapes) < self.graphs:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pyro
 import torch
 from pyro.infer import TraceGraph_ELBO
 from torch import Tensor
@@ -110,7 +111,8 @@ class CompiledGraph:
         try:
             for p in self.parameters:
                 p.grad = None
-            loss = self.elbo.loss_and_grads(self.model, self.guide, *args, **kwargs)
+            with pyro.validation_enabled(False):  # what is wrong with a step is said by the step itself
+                loss = self.elbo.loss_and_grads(self.model, self.guide, *args, **kwargs)
             reached = {id(p): p.grad * self.scale for p in self.parameters if p.grad is not None}
         finally:
             for p, gradient in zip(self.parameters, kept, strict=True):

@@ -33,6 +33,7 @@ TANH_EVEN = (4.89352518554385e-03, 2.26843463243900e-03, 1.18534705686654e-04, 1
 
 def rewrite(graph: GraphModule) -> None:
     """Apply every rewrite to a graph whose nodes carry fake tensors in `meta["val"]`."""
+    keep_order_of_draws(graph)
     for node in list(graph.graph.nodes):
         expression = REWRITES.get(node.target)
         if expression is None:
@@ -43,6 +44,24 @@ def rewrite(graph: GraphModule) -> None:
             node.replace_all_uses_with(replacement)
             graph.graph.erase_node(node)
     graph.recompile()
+
+
+def keep_order_of_draws(graph: GraphModule) -> None:
+    """Have random operations read tensors with the strides that they were traced with.
+
+    They fill memory in its order: under another layout, which TorchInductor is free to choose, the same random numbers
+    would go to other elements than eagerly.
+    """
+    from torch._inductor.inductor_prims import force_stride_order  # takes seconds to import
+
+    for node in list(graph.graph.nodes):
+        if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+            continue
+        for given in node.all_input_nodes:
+            with graph.graph.inserting_before(node):
+                pinned = graph.graph.call_function(force_stride_order, (given, given.meta["val"].stride()))
+            pinned.meta["val"] = given.meta["val"]
+            node.replace_input_with(given, pinned)
 
 
 def rational_tanh(node: Node) -> Node | None:
