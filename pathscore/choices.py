@@ -29,4 +29,5 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "schedule": ("constant", "cosine", "linear", "iwae"),
     "dtype": ("float32", "float64"),
     "compile": ("auto", "on", "off"),
+    "matmul_precision": ("highest", "high", "medium"),
 }

@@ -104,6 +104,9 @@ class Machine:
     dtype: str = option("float32", "of parameters and data", choices="dtype")
     threads: int | None = option(None, "threads of tensor work", check=between(1, 1024), none="auto")
     compile: str = option("auto", "run steps as one compiled graph; auto: from 10 000 steps, on cpu", choices="compile")
+    matmul_precision: str = option(
+        "highest", "of float32 matrix products in training; medium: bfloat16", choices="matmul_precision"
+    )
     eval_samples: int | None = option(None, "draws per point of log p(x)", check=between(1, 10**7), none="auto")
 
 

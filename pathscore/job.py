@@ -6,12 +6,15 @@ and thread count are as before when it ends, so that a notebook or a test can ru
 
 import json
 import math
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from pathscore import checkpoint, rundir
 from pathscore.arguments import Invocation
@@ -21,6 +24,7 @@ from pathscore.data.epochs import binarize
 from pathscore.evaluation import evaluate
 from pathscore.gradients.of_run import finish
 from pathscore.gradients.tracking import Tracker
+from pathscore.precision import matmul_precision
 from pathscore.records import Fitted, Training
 from pathscore.report import save_pictures
 from pathscore.training import fit
@@ -34,13 +38,19 @@ def run(config: Config, call: Invocation) -> dict[str, Any]:
 
 @contextmanager
 def borrowed_settings() -> Iterator[None]:
-    """Put torch's random streams and thread count back on leaving."""
+    """Put torch's random streams and thread count back on leaving; inside, a warning is one line."""
     threads = torch.get_num_threads()
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            warnings.showwarning = one_line
             yield
     finally:
         torch.set_num_threads(threads)
+
+
+def one_line(message: Warning | str, *_: Any) -> None:
+    """Show a warning as errors are shown."""
+    tqdm.write(f"pathscore: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def execute(job: Assembly, call: Invocation) -> dict[str, Any]:
@@ -83,17 +93,18 @@ def train(job: Assembly, directory: Path, call: Invocation) -> Fitted:
         binarize=config.binarize or "none",
         quiet=call.quiet,
     )
-    fitted = fit(
-        job.svi,
-        job.dataset.x,
-        training,
-        run_dir=directory,
-        x_valid=job.dataset.x_test,
-        kl_weight=job.kl_weight,
-        config=vars(config),
-        resume=call.resume is not None and checkpoint.exists(directory),
-        probe=Tracker(job, config.track_variance, test_set(job)) if config.track_variance else None,
-    )
+    with matmul_precision(config.matmul_precision):
+        fitted = fit(
+            job.svi,
+            job.dataset.x,
+            training,
+            run_dir=directory,
+            x_valid=job.dataset.x_test,
+            kl_weight=job.kl_weight,
+            config=vars(config),
+            resume=call.resume is not None and checkpoint.exists(directory),
+            probe=Tracker(job, config.track_variance, test_set(job)) if config.track_variance else None,
+        )
     if fitted.note:
         say(call, fitted.note)
     return fitted
@@ -137,7 +148,7 @@ def say(call: Invocation, text: str) -> None:
 
 
 def heading(job: Assembly, directory: Path) -> str:
-    """What is about to run, in three lines."""
+    """What is about to run, in three lines or four."""
     config, data = job.config, job.dataset
     layers = ",".join(map(str, config.layers or ()))
     lines = (
@@ -146,6 +157,8 @@ def heading(job: Assembly, directory: Path) -> str:
         f"K = {config.particles}",
         f"{job.steps} steps on {data.x.device}, threads {config.threads}, in {directory}",
     )
+    if job.svi.compiled is not None:
+        lines = (*lines, "steps run as one compiled graph, built in the second step (seconds; --compile off: never)")
     return "\n".join(lines)
 
 

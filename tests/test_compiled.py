@@ -4,6 +4,7 @@ What is captured is tested for every objective and every estimator with a builde
 TorchInductor's own code on a few, as each takes seconds to build, and on all of them with `pytest -m proof`.
 """
 
+import json
 import warnings
 
 import pyro
@@ -12,14 +13,19 @@ import pytest
 import torch
 from compiled_cases import ROWS, WIDTH, data, interpreted, losses, make, pair, state
 from torch import nn
+from training_runs import training
 
 from models import LATENTS
-from pathscore.elbos import ELBOS, make_elbo
+from pathscore import cli
+from pathscore.elbos import ELBOS, KLWeight, make_elbo
 from pathscore.elbos.compiled import AUTO_STEPS, CompiledELBO, EagerWarning, compiled
 from pathscore.elbos.inductor import build
 from pathscore.errors import NumericsError
 from pathscore.estimators import ESTIMATORS
 from pathscore.svi import SVI
+from pathscore.training import Loop
+
+SHORT = ["--steps", "30", "--layers", "3", "--hidden", "8", "--eval-samples", "10", "--batch-size", "700"]
 
 
 def close(ours, theirs, tolerance: float) -> bool:
@@ -288,3 +294,57 @@ class TestElsewhere:
         assert isinstance(compiled(elbo, "auto", AUTO_STEPS, cpu), CompiledELBO)
         assert isinstance(compiled(elbo, "on", 1, cpu), CompiledELBO)
         assert compiled(elbo, "off", 10**9, cpu) is elbo
+
+
+class TestResume:
+    """A compiled run goes on bit for bit, wherever it was interrupted: before a full batch or a smaller last one."""
+
+    @pytest.mark.parametrize("estimators", [None, "rebar"])
+    @pytest.mark.parametrize("at", [1, 2, 6, 7, 9])
+    def test_from_any_step(self, estimators, at, tmp_path):
+        self.interrupted_equals_whole(tmp_path, at, interpreted, estimators)
+
+    @pytest.mark.proof
+    @pytest.mark.parametrize("at", [1, 6, 9])
+    def test_with_built_code(self, at, tmp_path):
+        self.interrupted_equals_whole(tmp_path, at, build, "rebar")
+
+    def interrupted_equals_whole(self, tmp_path, at: int, builder, estimators) -> None:
+        def loop(directory, steps):
+            directory.mkdir(exist_ok=True)
+            svi = make(estimators=estimators, latent="bernoulli" if estimators else "normal", builder=builder)
+            return Loop(svi, data(50, seed=9), training(steps), directory, KLWeight(), {})
+
+        whole = loop(tmp_path / "whole", 16)
+        whole.run()
+        loop(tmp_path / "parts", at).run()
+        rest = loop(tmp_path / "parts", 16)
+        rest.resume()
+        rest.run()
+        assert whole.svi.compiled.built and rest.svi.compiled.built
+        assert all(torch.equal(t, state(whole.svi)[name]) for name, t in state(rest.svi).items())
+
+
+class TestCommandLine:
+    def test_the_same_result_and_a_line_that_says_so(self, tmp_path, capsys):
+        found = {}
+        for when in ("off", "on"):
+            assert cli.main(["train", *SHORT, "--compile", when, "--out", str(tmp_path / when)]) == 0
+            found[when] = json.loads((tmp_path / when / "summary.json").read_text())["test_elbo"]
+            assert ("one compiled graph" in capsys.readouterr().out) == (when == "on")
+        assert found["on"] == pytest.approx(found["off"], rel=1e-4)
+
+    @pytest.mark.filterwarnings("always::pathscore.elbos.compiled.EagerWarning")
+    def test_why_it_runs_eagerly_is_one_line(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.setenv("CXX", "no-such-compiler")
+        assert cli.main(["train", *SHORT, "--compile", "on", "--out", str(tmp_path / "run")]) == 0
+        lines = [line for line in capsys.readouterr().err.splitlines() if "compil" in line]
+        assert lines == [
+            "pathscore: --compile: the program runs eagerly: no C++ compiler: install g++, or name one in the "
+            "environment variable CXX"
+        ]
+
+    def test_bfloat16_products_train_and_are_left_behind(self, tmp_path):
+        words = ["train", *SHORT, "--matmul-precision", "medium", "--compile", "on", "--out", str(tmp_path / "run")]
+        assert cli.main(words) == 0
+        assert torch.get_float32_matmul_precision() == "highest"

@@ -35,6 +35,7 @@ TABLES = {
     "schedule": SCHEDULES,
     "dtype": ("float32", "float64"),
     "compile": WHEN,
+    "matmul_precision": ("highest", "high", "medium"),
 }
 
 CELLS = [(elbo, latent, x) for elbo in ELBOS for latent in models.LATENTS for x in models.LIKELIHOODS]

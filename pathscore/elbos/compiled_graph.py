@@ -19,6 +19,7 @@ from pathscore.elbos.agreement import disagreement
 from pathscore.elbos.capture import Capture, capture, modules_of
 from pathscore.elbos.inductor import build
 from pathscore.elbos.reading import Refusal
+from pathscore.precision import matmul_precision
 
 Losses = tuple[float, ...]
 
@@ -91,6 +92,8 @@ class CompiledGraph:
     def check(self, args: tuple, kwargs: dict) -> None:
         """Hold the graph against the eager objective; parameters, state and random stream stay as they are.
 
+        Both multiply in full float32: rounded to bfloat16, products differ with how they are formed.
+
         Raises: Refusal when they differ.
         """
         uses = self.uses
@@ -100,7 +103,8 @@ class CompiledGraph:
             return losses, gradients
 
         try:
-            found = disagreement(compiled, lambda: self._eager(args, kwargs), self.capture.written, self.device)
+            with matmul_precision("highest"):
+                found = disagreement(compiled, lambda: self._eager(args, kwargs), self.capture.written, self.device)
         finally:
             self.uses = uses
         if found is not None:

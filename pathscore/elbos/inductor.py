@@ -6,9 +6,11 @@ kept on disk by TorchInductor's cache, and a later process with the same graph o
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -36,16 +38,28 @@ def build(capture: Capture, inputs: list[Tensor]) -> Callable[..., Any]:
     if device == "cpu" and compiler() is None:
         raise Refusal("no C++ compiler: install g++, or name one in the environment variable CXX")
     options = OPTIONS | (CPU_OPTIONS if device == "cpu" else {})
-    if device == "cpu":
-        rewrite(capture.graph)
     try:
         from torch import _inductor, no_grad  # takes seconds: only where something is built
 
-        with no_grad():
+        if device == "cpu":
+            rewrite(capture.graph)
+        with no_grad(), no_word_of_cuda():
             return _inductor.compile(capture.graph, [*capture.tensors, *inputs], options=options)  # type: ignore
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
         raise Refusal(f"TorchInductor: {type(error).__name__}: {lines[0][:160]}") from error
+
+
+@contextmanager
+def no_word_of_cuda() -> Iterator[None]:
+    """Keep torch from saying, where a CUDA toolkit is installed without a GPU, that it found no runtime."""
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def compiler() -> str | None:
