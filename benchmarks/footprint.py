@@ -29,7 +29,9 @@ def footprints(case: Case, threads: int, numpyro: str | None) -> str:
     for name in VARIANTS:
         with tempfile.TemporaryDirectory() as cache:
             first, again = (_of(case, name, threads, cache) for _ in range(2))
-        lines.append(_line(name, threads, f"{first['build']:6.2f} s, again {again['build']:6.2f} s", again["megabytes"]))
+        lines.append(
+            _line(name, threads, f"{first['build']:6.2f} s, again {again['build']:6.2f} s", again["megabytes"])
+        )
     if numpyro:
         with NumPyro(case, threads, numpyro) as child:
             lines.append(_line("numpyro", threads, f"{child.build:6.2f} s{'':16}", child.megabytes()))

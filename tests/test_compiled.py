@@ -92,8 +92,9 @@ class TestTorchInductor:
     @pytest.mark.parametrize(
         "how",
         [
-            {"elbo": "tracegraph"},
+            {"elbo": "tracegraph", "latent": "bernoulli"},
             {"estimators": "disarm", "latent": "bernoulli"},
+            pytest.param({"elbo": "tracegraph"}, marks=pytest.mark.proof),
             pytest.param({"estimators": "rebar", "latent": "bernoulli", "elbo": "tracegraph"}, marks=pytest.mark.proof),
             pytest.param({"elbo": "vimco", "latent": "bernoulli", "particles": 5}, marks=pytest.mark.proof),
             pytest.param({"elbo": "dreg", "particles": 5}, marks=pytest.mark.proof),

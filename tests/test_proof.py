@@ -12,6 +12,7 @@ import torch
 from proof_programs import KINDS, Program
 from proof_statistics import N, exact_gradient, prove
 
+from pathscore.elbos.compiled import CompiledELBO
 from pathscore.elbos.site import SiteELBO
 from pathscore.estimators import ESTIMATORS
 
@@ -66,9 +67,13 @@ def randomise(elbo: SiteELBO, program: Program) -> SiteELBO:
     return elbo
 
 
-def check(name: str, family: str, shape: str, credit: str) -> None:
+def check(name: str, family: str, shape: str, credit: str, compiled: bool = False) -> None:
     program = Program(shape, family, N)
-    verdict = prove(program, randomise(elbo_of(name, shape, credit), program), target=target(shape, family))
+    elbo = randomise(elbo_of(name, shape, credit), program)
+    if compiled:
+        elbo = CompiledELBO(elbo)
+    verdict = prove(program, elbo, target=target(shape, family))
+    assert not compiled or elbo.built, elbo.refused
     print(f"{name} {family} {shape} {credit}: N={N}, {verdict}")
     if ESTIMATORS[name].unbiased:
         assert verdict.passes, verdict
@@ -85,6 +90,12 @@ def test_representative(name):
 @pytest.mark.parametrize(("name", "family", "shape", "credit"), CASES)
 def test_all(name, family, shape, credit):
     check(name, family, shape, credit)
+
+
+@pytest.mark.parametrize("name", [n if n == "disarm" else pytest.param(n, marks=pytest.mark.proof) for n in NAMES])
+def test_compiled(name):
+    """The same through TorchInductor's code, on two layers of the estimator's first family."""
+    check(name, FIRST[name], "two", "plate", compiled=True)
 
 
 def test_cold_gumbel_is_less_biased():

@@ -377,3 +377,21 @@ def test_relaxed_kl_is_the_option_of_the_estimator_and_is_refused_without_one(pa
     assert not torch.equal(by_flag[4], discrete[4])
     with pytest.raises(UsageError, match="add --estimator gumbel"):
         SiteELBO("disarm", kl="relaxed")
+
+
+def test_a_program_that_is_a_method_is_planned_once():
+    """`obj.model` is a new object at each access, and equal to the last one."""
+
+    class Pair:
+        logits = torch.zeros(2, requires_grad=True)
+
+        def model(self):
+            pyro.sample("z", dist.Bernoulli(torch.full((2,), 0.4)).to_event(1))
+
+        def guide(self):
+            pyro.sample("z", dist.Bernoulli(logits=self.logits).to_event(1))
+
+    pair, elbo = Pair(), SiteELBO("disarm")
+    for _ in range(3):
+        elbo.loss_and_grads(pair.model, pair.guide)
+    assert len(elbo._plans) == 1

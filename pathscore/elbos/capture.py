@@ -50,11 +50,13 @@ def capture(
     kwargs: dict,
     parameters: Iterable[Tensor],
     scale: float = 1.0,
+    unnamed: bool = False,
 ) -> Capture:
     """The graph of `elbo.loss_and_grads(model, guide, *args, **kwargs)`.
 
     The objective must have been evaluated once before, so that parameters exist and plans are made.
     parameters: leaves, of which those that the objective reaches get a gradient. scale: factor of the gradient.
+    unnamed: give every other leaf that requires a gradient one too, as `backward()` does.
 
     Raises: Refusal for what cannot be one graph.
     """
@@ -72,6 +74,9 @@ def capture(
         with seen, pyro.validation_enabled(False):
             loss = elbo.loss_and_grads(model, guide, *own_args, **own_kwargs)
         losses = loss if isinstance(loss, tuple) else (loss,)
+        if unnamed:
+            named = {id(p) for p in wanted}
+            wanted.extend(leaf for leaf in _leaves(seen.surrogates) if id(leaf) not in named)
         gradients = _gradients(seen.surrogates, wanted, scale)
         found = [g for g in gradients if g is not None]
         valid = [torch.stack(seen.assumptions).all()] if seen.assumptions else []
@@ -110,6 +115,20 @@ def _reason(error: BaseException) -> str:
     return f"{name}: {lines[0][:160]}" if lines else name
 
 
+def _leaves(surrogates: list[Tensor]) -> list[Tensor]:
+    """The leaves that `backward()` would reach, in the order in which they are met; those made on the way are no leaves."""
+    found, seen, waiting = [], set(), [s.grad_fn for s in surrogates if s.grad_fn is not None]
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable") and not isinstance(node.variable, FakeTensor):
+            found.append(node.variable)
+        waiting.extend(below for below, _ in node.next_functions if below is not None)
+    return found
+
+
 def _gradients(surrogates: list[Tensor], wanted: list[Tensor], scale: float) -> list[Tensor | None]:
     total = sum(s for s in surrogates if s.requires_grad)
     if not isinstance(total, Tensor):
@@ -136,13 +155,15 @@ def _lift(graph: GraphModule) -> dict[Node, Tensor]:
     nodes, first = graph.graph, next(iter(graph.graph.nodes))
     places: dict[int, Node] = {}
     tensors: dict[Node, Tensor] = {}
-    for node in [n for n in nodes.nodes if n.op == "get_attr"]:
+    held = [n for n in nodes.nodes if n.op == "get_attr"]
+    for node in held:
         tensor = getattr(graph, node.target)
         if id(tensor) not in places:
             with nodes.inserting_before(first):
                 place = places[id(tensor)] = nodes.placeholder(f"captured_{len(places)}")
             place.meta, tensors[place] = dict(node.meta), tensor
         node.replace_all_uses_with(places[id(tensor)])
+    for node in held:  # only now: the first of all nodes, where there are no arguments, is one of them
         nodes.erase_node(node)
     graph.recompile()
     return tensors

@@ -67,7 +67,7 @@ class CompiledELBO(ELBO):
         self.built: dict[Any, CompiledGraph] = {}
         self.refused: dict[Any, str] = {}
         self._recorder = Recorder()
-        self._met: list[tuple[Callable, Callable]] = []  # keeps the programs, so that their ids stay their own
+        self._met: list[tuple[Callable, Callable]] = []  # by equality: a method is another object at each access
 
     @property
     def estimators(self) -> Any:
@@ -80,15 +80,15 @@ class CompiledELBO(ELBO):
 
     def loss_and_grads(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Any:
         """The objective's loss as a number (or numbers); adds its gradient to the parameters' `.grad`."""
-        if not any(model is m and guide is g for m, g in self._met):
-            self._met.append((model, guide))
+        if (model, guide) not in self._met:
             self.meet(model, guide, args, kwargs)
             with self._recorder:
                 loss = self.elbo.loss_and_grads(model, guide, *args, **kwargs)
             self._recorder.forget()
             return loss
         own = self.estimators.parameters() if self.estimators is not None else ()
-        graph = self.graph(model, guide, args, kwargs, [*self._recorder.params.values(), *own])
+        parameters = [*self._recorder.params.values(), *own]
+        graph = self.graph(model, guide, args, kwargs, parameters, unnamed=True)
         found = self.evaluate(graph, args, kwargs) if graph is not None else None
         if graph is None or found is None:
             return self.elbo.loss_and_grads(model, guide, *args, **kwargs)
@@ -117,10 +117,12 @@ class CompiledELBO(ELBO):
         kwargs: dict,
         parameters: Iterable[Tensor],
         scale: float = 1.0,
+        unnamed: bool = False,
     ) -> CompiledGraph | None:
         """The graph for these arguments, built and checked if it is time; None where the objective runs eagerly.
 
         parameters: the leaves that a step trains; the program must have run once. scale: factor of the gradient.
+        unnamed: give other leaves a gradient too.
         """
         key = self._key(model, guide, args, kwargs)
         if key in self.refused or not self._wanted(key):
@@ -128,7 +130,7 @@ class CompiledELBO(ELBO):
         try:
             if key not in self.built:
                 self.built[key] = CompiledGraph(
-                    self.elbo, model, guide, args, kwargs, list(parameters), scale, self.builder
+                    self.elbo, model, guide, args, kwargs, list(parameters), scale, self.builder, unnamed
                 )
             graph = self.built[key]
             if graph.due:
@@ -162,14 +164,16 @@ class CompiledELBO(ELBO):
         return self.elbo._get_trace(model, guide, args, kwargs)
 
     def _key(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Any:
+        if (model, guide) not in self._met:
+            self._met.append((model, guide))
+        number = self._met.index((model, guide))
         try:
             given = signature(args, kwargs)
         except Refusal as reason:
-            given = str(reason)
-            if given not in self.refused.values():
-                self._drop((id(model), id(guide), given, ()), reason)
-            return id(model), id(guide), given, ()
-        return id(model), id(guide), given, tuple(module.training for module in modules_of(model, guide, self.elbo))
+            if str(reason) not in self.refused.values():
+                self._drop((number, str(reason), ()), reason)
+            return number, str(reason), ()
+        return number, given, tuple(module.training for module in modules_of(model, guide, self.elbo))
 
     def _drop(self, key: Any, reason: Refusal) -> None:
         self.built.pop(key, None)

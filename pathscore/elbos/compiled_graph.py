@@ -27,7 +27,7 @@ Losses = tuple[float, ...]
 class CompiledGraph:
     """The graph of an objective, with what it needs to be run and checked.
 
-    scale: factor of the gradients. builder: makes a callable of a `Capture` and example inputs.
+    parameters, scale, unnamed: as `capture` takes them. builder: makes a callable of a `Capture` and example inputs.
     trained: the parameters that gradients belong to. single: whether the objective reports one number.
 
     Raises: Refusal where the program cannot become one graph, or the graph cannot be built.
@@ -43,25 +43,27 @@ class CompiledGraph:
         parameters: list[Tensor],
         scale: float = 1.0,
         builder: Callable[[Capture, list[Tensor]], Callable] = build,
+        unnamed: bool = False,
     ) -> None:
         self.elbo, self.model, self.guide = elbo, model, guide
-        self.parameters, self.scale, self.uses = parameters, scale, 0
+        self.scale, self.uses = scale, 0
         self.signature = signature(args, kwargs)
         self.modules = modules_of(model, guide, elbo)
         self.modes = [module.training for module in self.modules]
         followed = followable(elbo)
         if followed is not elbo:
             followed.prepare(model, guide, *args, **kwargs)
-        self.capture: Capture = capture(followed, model, guide, args, kwargs, parameters, scale)
+        self.capture: Capture = capture(followed, model, guide, args, kwargs, parameters, scale, unnamed)
         self.run = builder(self.capture, tensors_of(args, kwargs))
         self.trained, self.single = self.capture.trained, self.capture.single
+        self.parameters = list({id(p): p for p in (*parameters, *self.trained)}.values())
         self.device = next((t.device for t in self.capture.tensors), torch.device("cpu"))
 
     def fits(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> bool:
         """Whether this graph is for these programs, shapes, other arguments and train() or eval()."""
         return (
-            model is self.model
-            and guide is self.guide
+            model == self.model
+            and guide == self.guide
             and signature(args, kwargs) == self.signature
             and [module.training for module in self.modules] == self.modes
         )

@@ -58,6 +58,8 @@ def keep_order_of_draws(graph: GraphModule) -> None:
         if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
             continue
         for given in node.all_input_nodes:
+            if 0 in given.meta["val"].stride():  # expanded: what is drawn for it is laid out anew
+                continue
             with graph.graph.inserting_before(node):
                 pinned = graph.graph.call_function(force_stride_order, (given, given.meta["val"].stride()))
             pinned.meta["val"] = given.meta["val"]
@@ -114,7 +116,13 @@ def _call(node: Node, operation: Any, *args: Any) -> Node:
     return node.graph.call_function(operation, args)
 
 
+def eager_bernoulli(node: Node) -> Node:
+    """Bernoulli(p) as eager torch draws it, where TorchInductor would compare p with float32 uniforms of its own."""
+    return _call(node, aten.bernoulli.Tensor, node.args[0], node.args[0])
+
+
 REWRITES: dict[Any, Callable[[Node], Node | None]] = {
+    aten.bernoulli.default: eager_bernoulli,
     aten.tanh.default: rational_tanh,
     aten.addmm.default: apart_from_bias,
     aten.mm.default: narrow_product,

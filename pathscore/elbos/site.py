@@ -82,7 +82,7 @@ class SiteELBO(ELBO):
             relax_kl(self.spec)
         self.credit, self.kl = credit, "sampled" if kl == "relaxed" else kl
         self.estimators = nn.ModuleDict()
-        self._plans: dict[tuple[int, int], tuple[Callable, Callable, Plan]] = {}
+        self._plans: list[tuple[Callable, Callable, Plan]] = []
 
     def __call__(self, model: nn.Module, guide: nn.Module) -> ELBOModule:  # type: ignore[override]
         """The bound as a module: its parameters are those of model, guide and estimators."""
@@ -92,25 +92,29 @@ class SiteELBO(ELBO):
 
     def prepare(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Plan:
         """Resolve estimators, rows and dependencies (once per pair); consumes no random numbers."""
-        key = id(model), id(guide)
-        if key not in self._plans:
-            dry = dry_run(model, guide, args, kwargs, self.max_plate_nesting)
-            plan = make_plan(
-                model,
-                guide,
-                args,
-                kwargs,
-                dry=dry,
-                spec=self.spec,
-                found=self.estimators,
-                particles=self.num_particles,
-                credit=self.credit,
-                kl=self.kl,
-                refuse=self.refuse,
-            )
-            self._setup(plan, dry[0], dry[1])
-            self._plans[key] = model, guide, plan  # the pair is kept, so its ids stay its own
-        return self._plans[key][2]
+        for own_model, own_guide, plan in self._plans:
+            if own_model == model and own_guide == guide:  # equal, not the same: a method is a new object each time
+                return plan
+        self._plans.append((model, guide, self._make_plan(model, guide, args, kwargs)))
+        return self._plans[-1][2]
+
+    def _make_plan(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Plan:
+        dry = dry_run(model, guide, args, kwargs, self.max_plate_nesting)
+        plan = make_plan(
+            model,
+            guide,
+            args,
+            kwargs,
+            dry=dry,
+            spec=self.spec,
+            found=self.estimators,
+            particles=self.num_particles,
+            credit=self.credit,
+            kl=self.kl,
+            refuse=self.refuse,
+        )
+        self._setup(plan, dry[0], dry[1])
+        return plan
 
     def refuse(self, estimator: Estimator) -> str | None:
         """Why this objective cannot use an estimator; None when it can."""
