@@ -1,8 +1,8 @@
 """The yardstick: the same model, loss and optimiser in plain PyTorch, as one would write it by hand for speed.
 
-`handwritten(case) -> step`, where `step(x) -> loss` draws z, takes the negative ELBO, backpropagates and lets fused Adam
-move: one pass through the encoder, logits kept, no distribution objects. The Bernoulli step is DiSARM's: a draw and its
-antithetic partner go through the decoder as one batch of 2 B rows.
+`handwritten(case) -> step`, where `step(x) -> loss` draws z, takes the negative ELBO, backpropagates and lets fused
+Adam move: one pass through the encoder, logits kept, no distribution objects. The Bernoulli step is DiSARM's: a draw
+and its antithetic partner go through the decoder as one batch of 2 B rows.
 """
 
 from collections.abc import Callable

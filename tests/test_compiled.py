@@ -104,7 +104,7 @@ class TestTorchInductor:
         ids=str,
     )
     def test_a_hundred_losses_to_1e_4(self, how):
-        eager, ours, theirs, found = pair(100, **how)
+        _, ours, theirs, found = pair(100, **how)
         assert ours.compiled.built, ours.compiled.refused
         assert close(found, theirs, 1e-4), max(abs(a - b) for a, b in zip(found, theirs, strict=True))
 
@@ -261,7 +261,7 @@ class TestFallingBack:
         before = state(svi)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with pytest.raises(NumericsError, match="step 5: .*'z1'"):
+            with pytest.raises(NumericsError, match=r"step 5: .*'z1'"):
                 svi.step(data() * float("nan"))
         assert all(torch.equal(t, before[name]) for name, t in state(svi).items())
 

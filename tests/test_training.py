@@ -15,6 +15,7 @@ from models import LATENTS
 from pathscore import checkpoint
 from pathscore.data.epochs import binarize, epoch_order
 from pathscore.elbos import ELBOS, KLWeight, kl_weighted, make_elbo, refusal
+from pathscore.elbos.compiled import CompiledELBO
 from pathscore.errors import NumericsError, RunDirError, UsageError
 from pathscore.estimators import ESTIMATORS
 from pathscore.metrics import Metrics, read_metrics
@@ -322,5 +323,6 @@ def test_two_thousand_steps_leave_memory_flat_and_a_leak_is_noticed():
 @linux
 @pytest.mark.proof
 @pytest.mark.parametrize("latent", ["normal", "bernoulli"])
-def test_twenty_thousand_steps_leave_memory_flat(latent):
-    assert growth(make(latent), 20_000) == set()
+@pytest.mark.parametrize("wrap", [lambda elbo: elbo, CompiledELBO], ids=["eager", "compiled"])
+def test_twenty_thousand_steps_leave_memory_flat(latent, wrap):
+    assert growth(make(latent, wrap=wrap), 20_000) == set()

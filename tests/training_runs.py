@@ -6,6 +6,7 @@ every checkpoint, and writes the final weights to DIR/final.pt.
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -34,13 +35,15 @@ def make(
     seed: int = 0,
     estimators: str | None = None,
     particles: int = 1,
+    wrap: Callable = lambda elbo: elbo,
     **optim,
 ) -> SVI:
-    """A fresh run of a small model, seeded."""
+    """A fresh run of a small model, seeded; `wrap` is applied to the objective."""
     torch.manual_seed(seed)
     sizes = {"data_size": WIDTH, "layers": (4,), "hidden": (8,), "latent": latent, "classes": 3}
     spec = OptimizerSpec(**{"lr": 0.01, "clip_norm": 2.0, "schedule": "cosine", "total_steps": 200, **optim})
-    return SVI(VAE(**sizes), AmortizedGuide(**sizes), spec, make_elbo(elbo, estimators, particles), per_datum=True)
+    objective = wrap(make_elbo(elbo, estimators, particles))
+    return SVI(VAE(**sizes), AmortizedGuide(**sizes), spec, objective, per_datum=True)
 
 
 def training(steps: int, **options) -> Training:

@@ -116,7 +116,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _leaves(surrogates: list[Tensor]) -> list[Tensor]:
-    """The leaves that `backward()` would reach, in the order in which they are met; those made on the way are no leaves."""
+    """The leaves that `backward()` would reach, in the order in which they are met, without those made on the way."""
     found, seen, waiting = [], set(), [s.grad_fn for s in surrogates if s.grad_fn is not None]
     while waiting:
         node = waiting.pop()

@@ -2,10 +2,11 @@
 
     SVI(model, guide, optim, CompiledELBO(SiteELBO("disarm"))).step(x)
 
-The first evaluation of a program runs eagerly and makes its parameters; the second with arguments of these shapes builds
-a graph, and every later one runs it. Other shapes (the smaller last batch of an epoch) run eagerly, which is the same
-estimate from the same random stream: no batch is padded, repeated or left out, and nothing is built by surprise. A graph is held against the eager objective before its first use and again before its 2nd, 4th,
-8th … use, and is dropped when they differ.
+The first evaluation of a program runs eagerly and makes its parameters; the second with arguments of these shapes
+builds a graph, and every later one runs it. Other shapes (the smaller last batch of an epoch) run eagerly, which is the
+same estimate from the same random stream: no batch is padded, repeated or left out, and nothing is built by surprise. A
+graph is held against the eager objective before its first use and again before its 2nd, 4th, 8th … use, and is dropped
+when they differ.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class EagerWarning(UserWarning):
 class CompiledELBO(ELBO):
     """An objective whose loss and gradient are one compiled graph.
 
-    elbo: any Pyro objective. graphs: how many shapes of arguments get a graph, the first that are met; others run eagerly.
+    elbo: any Pyro objective. graphs: how many shapes of arguments get a graph, the first ones; others run eagerly.
     builder: what makes a graph run, `inductor.build` by default.
 
     Learned state of estimators (baselines, η, temperature) is updated by the graph, in place. Where the program cannot

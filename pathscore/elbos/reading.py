@@ -111,10 +111,10 @@ class Interception(TorchFunctionMode):
     def _note_scalar(self, func: Callable, args: tuple) -> None:
         """Keep the value of a real scalar that an operation in place (add_, __iadd__) is about to change."""
         own = args[0] if args else None
-        if getattr(func, "__name__", "").endswith("_") and isinstance(own, Tensor) and own.numel() == 1:
-            if not isinstance(own, FakeTensor):
-                with _disable_current_modes(), torch.no_grad():
-                    self._before.append((own, own.detach().clone()))
+        real = isinstance(own, Tensor) and not isinstance(own, FakeTensor)
+        if real and own.numel() == 1 and getattr(func, "__name__", "").endswith("_"):
+            with _disable_current_modes(), torch.no_grad():
+                self._before.append((own, own.detach().clone()))
 
     def _backward(self, surrogate: Tensor, gradient: Any = None, inputs: Any = None, **_: Any) -> None:
         if gradient is not None or inputs is not None:
