@@ -321,6 +321,8 @@ def test_event_shapes_beyond_one_dimension_and_two_plates():
         ("disrm", "unknown estimator 'disrm': did you mean 'disarm'?"),
         ("gumbel(temperature=-1)", "gumbel does not take these options: temperature must be positive"),
         ("z1=,z2=rloo", "cannot read"),
+        ("z1=disarm,z1=rloo", "two estimators for site 'z1' in 'z1=disarm,z1=rloo'"),
+        ("disarm,rloo", "two estimators for every site"),
     ],
 )
 def test_refusals_name_the_site_and_the_remedy(pair, spec, message):
@@ -373,7 +375,10 @@ def test_relaxed_kl_is_the_option_of_the_estimator_and_is_refused_without_one(pa
     by_flag = gradients(SiteELBO({"z*": "gumbel", "*": "auto"}, kl="relaxed"), *pair)[1]
     by_option = gradients(SiteELBO({"z*": "gumbel(kl='relaxed')", "*": "auto"}), *pair)[1]
     discrete = gradients(SiteELBO({"z*": "gumbel", "*": "auto"}), *pair)[1]
+    back = gradients(SiteELBO({"z*": "gumbel(kl='relaxed')", "*": "auto"}, kl="discrete"), *pair)[1]
+    assert all(torch.equal(a, b) for a, b in zip(back, discrete, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(by_flag, by_option, strict=True))
     assert not torch.equal(by_flag[4], discrete[4])
-    with pytest.raises(UsageError, match="add --estimator gumbel"):
-        SiteELBO("disarm", kl="relaxed")
+    for kl in ("relaxed", "discrete"):
+        with pytest.raises(UsageError, match=f"--kl {kl} says .*: add --estimator gumbel"):
+            SiteELBO("disarm", kl=kl)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from pathscore.elbos.averaging import RowWeights
 from pathscore.elbos.context import make_context
 from pathscore.elbos.explain import explain
-from pathscore.elbos.plan import Plan, dry_run, key_of, make_plan, read_spec, relax_kl
+from pathscore.elbos.plan import Plan, dry_run, key_of, make_plan, read_spec, score_relaxations
 from pathscore.elbos.rows import Draw, RowSampler
 from pathscore.elbos.terms import Term, Terms, collect
 from pathscore.elbos.traces import ROW_PLATE, latent_sites, traces
@@ -31,7 +31,7 @@ from pathscore.errors import UsageError, unknown
 from pathscore.estimators import Estimator, Site
 
 CREDITS = ("plate", "graph")
-KLS = ("sampled", "analytic", "auto", "relaxed")
+KLS = ("sampled", "analytic", "auto", "relaxed", "discrete")
 
 
 class SiteELBO(ELBO):
@@ -44,8 +44,9 @@ class SiteELBO(ELBO):
         num_particles: K.
         max_plate_nesting: number of plate dimensions of the program; found by a dry run if not given.
         credit: "plate" (as `Trace_ELBO`) or "graph" (as `TraceGraph_ELBO`).
-        kl: "sampled", "analytic" (−KL(q ‖ p) in closed form at every site), "auto" (where that is legal) or "relaxed"
-            (`gumbel` scores its soft draw under Concrete densities, not the discrete ones).
+        kl: "sampled", "analytic" (−KL(q ‖ p) in closed form at every site), "auto" (where that is legal), "relaxed"
+            (`gumbel` scores its soft draw under Concrete densities) or "discrete" (under the discrete distributions,
+            extended linearly: its default).
 
     Attributes:
         estimators: `nn.ModuleDict`, site → estimator, filled when the program is first seen (`prepare`).
@@ -78,9 +79,9 @@ class SiteELBO(ELBO):
             raise unknown("--kl", kl, KLS)
         super().__init__(num_particles=num_particles, max_plate_nesting=max_plate_nesting)  # type: ignore[arg-type]
         self.spec = read_spec(estimators)
-        if kl == "relaxed":
-            relax_kl(self.spec)
-        self.credit, self.kl = credit, "sampled" if kl == "relaxed" else kl
+        if kl in ("relaxed", "discrete"):
+            score_relaxations(self.spec, kl)
+        self.credit, self.kl = credit, kl if kl in ("analytic", "auto") else "sampled"
         self.estimators = nn.ModuleDict()
         self._plans: dict[tuple[int, int], tuple[Callable, Callable, Plan]] = {}
 
