@@ -129,6 +129,23 @@ def test_planning_consumes_no_random_numbers(pair):
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_a_program_is_planned_once_even_where_it_is_a_method_read_anew_each_step():
+    program, calls = Program("one", "bernoulli", 3), []
+
+    class Counted:
+        def model(self):
+            calls.append(1)
+            program.model()
+
+    counted, elbo = Counted(), SiteELBO("disarm", credit="graph")
+    counts = []
+    for _ in range(3):
+        calls.clear()
+        elbo.loss_and_grads(counted.model, program.guide)
+        counts.append(len(calls))
+    assert counts[0] > 1 and counts[1:] == [1, 1]
+
+
 def test_explain_names_every_site(pair):
     text = SiteELBO({"z1": DiSARM(), "z2": RLOO(), "*": "auto"}, num_particles=3).explain(*pair)
     for word in ("shift", "z1", "disarm", "rloo", "pathwise (auto)", "data", "3 particles + 3 what-if rows = 6"):

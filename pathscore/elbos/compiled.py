@@ -23,6 +23,7 @@ from pathscore.elbos.capture import modules_of
 from pathscore.elbos.compiled_graph import CompiledGraph, Losses, signature
 from pathscore.elbos.inductor import build
 from pathscore.elbos.reading import Refusal
+from pathscore.elbos.traces import identity
 from pathscore.recorder import Recorder
 
 Evaluation = tuple[Losses, float, list[Tensor]]
@@ -143,14 +144,15 @@ class CompiledELBO(ELBO):
         return self.elbo._get_trace(model, guide, args, kwargs)
 
     def _key(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Any:
+        pair = (*identity(model), *identity(guide))
         try:
             given = signature(args, kwargs)
         except Refusal as reason:
             given = str(reason)
             if given not in self.refused.values():
-                self._drop((id(model), id(guide), given, ()), reason)
-            return id(model), id(guide), given, ()
-        return id(model), id(guide), given, tuple(module.training for module in modules_of(model, guide, self.elbo))
+                self._drop((*pair, given, ()), reason)
+            return *pair, given, ()
+        return *pair, given, tuple(module.training for module in modules_of(model, guide, self.elbo))
 
     def _drop(self, key: Any, reason: Refusal) -> None:
         self.built.pop(key, None)

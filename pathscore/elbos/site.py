@@ -26,7 +26,7 @@ from pathscore.elbos.explain import explain
 from pathscore.elbos.plan import Plan, dry_run, key_of, make_plan, read_spec, score_relaxations
 from pathscore.elbos.rows import Draw, RowSampler
 from pathscore.elbos.terms import Term, Terms, collect
-from pathscore.elbos.traces import ROW_PLATE, latent_sites, traces
+from pathscore.elbos.traces import ROW_PLATE, Unmasked, identity, latent_sites, traces
 from pathscore.errors import UsageError, unknown
 from pathscore.estimators import Estimator, Site
 
@@ -83,7 +83,7 @@ class SiteELBO(ELBO):
             score_relaxations(self.spec, kl)
         self.credit, self.kl = credit, kl if kl in ("analytic", "auto") else "sampled"
         self.estimators = nn.ModuleDict()
-        self._plans: dict[tuple[int, int], tuple[Callable, Callable, Plan]] = {}
+        self._plans: dict[tuple[int, ...], tuple[Callable, Callable, Plan]] = {}
 
     def __call__(self, model: nn.Module, guide: nn.Module) -> ELBOModule:  # type: ignore[override]
         """The bound as a module: its parameters are those of model, guide and estimators."""
@@ -93,7 +93,7 @@ class SiteELBO(ELBO):
 
     def prepare(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Plan:
         """Resolve estimators, rows and dependencies (once per pair); consumes no random numbers."""
-        key = id(model), id(guide)
+        key = identity(model) + identity(guide)
         if key not in self._plans:
             dry = dry_run(model, guide, args, kwargs, self.max_plate_nesting)
             plan = make_plan(
@@ -110,7 +110,7 @@ class SiteELBO(ELBO):
                 refuse=self.refuse,
             )
             self._setup(plan, dry[0], dry[1])
-            self._plans[key] = model, guide, plan  # the pair is kept, so its ids stay its own
+            self._plans[key] = model, guide, plan  # the pair is kept, so its identity stays its own
         return self._plans[key][2]
 
     def refuse(self, estimator: Estimator) -> str | None:
@@ -209,7 +209,8 @@ class SiteELBO(ELBO):
         self, plan: Plan, model: Callable, guide: Callable, args: tuple, kwargs: dict
     ) -> tuple[dict[str, Draw], Terms]:
         def rowed(fn: Callable) -> Callable:
-            return fn if plan.rows == 1 else pyro.plate(ROW_PLATE, plan.rows, dim=-plan.max_plate_nesting - 1)(fn)
+            rows = pyro.plate(ROW_PLATE, plan.rows, dim=-plan.max_plate_nesting - 1)
+            return Unmasked()(fn if plan.rows == 1 else rows(fn))
 
         with self.sampler(plan) as sampler:
             guide_trace = poutine.trace(rowed(guide)).get_trace(*args, **kwargs)
