@@ -46,7 +46,7 @@ def exact_gradient(program: Program) -> Tensor:
 
 
 def replicate_gradients(program: Program, elbo, warm_up: int = 2) -> tuple[Tensor, float]:
-    """(N, P) independent gradients of the ELBO, and the loss; steps on a few replicates fill running averages before."""
+    """(N, P) independent gradients of the ELBO, and its loss, after steps on few replicates that fill averages."""
     stateful = any(True for e in elbo.estimators.values() for _ in e.state_dict())
     few = Program(program.shape, program.family, 1000)
     for _ in range(warm_up * stateful):
