@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def python(*words: str, **kwargs) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT, timeout=60, **kwargs)
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT, timeout=600, **kwargs)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as listing:
         listing.stdout.close()
         assert listing.stderr.read() == b""
-        assert listing.wait(60) == 0
+        assert listing.wait(600) == 0
 
 
 def test_a_missing_value_names_its_flag(capsys):
