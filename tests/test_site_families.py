@@ -108,7 +108,7 @@ def test_a_family_without_a_path_is_served_by_its_score(estimator):
     """torch draws von Mises by rejection and gives it no path."""
     assert verdict("von mises", estimator).passes
     with pytest.raises(
-        UsageError, match="pathwise needs a reparameterised site, and VonMises is not; legal here: auto, "
+        UsageError, match="pathwise needs a reparameterised site, and vonmises is not; legal here: auto, "
     ):
         verdict("von mises", "pathwise")
 
