@@ -12,7 +12,8 @@ if __name__ == "__main__":
     spec = find_spec("pathscore")
     found = Path(spec.origin or "").resolve().parent if spec else None
     if found != Path(__file__).resolve().parent / "pathscore":
-        sys.exit(f"run.py: pathscore is shadowed by {found}: remove that, or take its folder off the import path")
+        print(f"run.py: pathscore is shadowed by {found}: remove that, or fix the import path", file=sys.stderr)
+        sys.exit(2)
     from pathscore.cli import main
 
     sys.exit(main(["train", *sys.argv[1:]]))

@@ -42,8 +42,10 @@ def parse(words: Sequence[str], prog: str) -> tuple[Config, Invocation]:
     Raises UsageError (one line) for an unknown flag, a value that cannot be read or is refused, and for flags that
     contradict the run being resumed. Prints the help and raises SystemExit(0) for `--help`.
     """
-    refuse_unknown(words)
+    given = refuse_unknown(words)
     first = read(words, prog, Config())
+    if {"--data", "--dataset"} <= given:
+        raise UsageError("--data and --dataset both say what to train on: give one of them")
     call = first[1]
     if call.config is None and call.resume is None:
         return first[0].validate(), call
@@ -52,20 +54,24 @@ def parse(words: Sequence[str], prog: str) -> tuple[Config, Invocation]:
     if call.out is not None and call.resume is not None:
         raise UsageError("--resume goes on in the directory of the run: leave --out away")
     base = Config.from_toml(call.config) if call.config is not None else read_config(Path(call.resume or ""))
+    if "--dataset" in given and call.config is not None:
+        base = dataclasses.replace(base, data=None)
     config, _ = read(words, prog, lengthened(base, first[0]))
     if call.resume is not None:
         refuse_changes(base, config)
     return config.validate(), call
 
 
-def refuse_unknown(words: Sequence[str]) -> None:
-    """Raise UsageError for the first word that looks like a flag and is none."""
-    flags = [item.flag for item in ALL.values()]
+def refuse_unknown(words: Sequence[str]) -> set[str]:
+    """The flags among the words. Raises UsageError for the first word that looks like a flag and is none."""
+    flags, given = [item.flag for item in ALL.values()], set()
     for word in words:
         flag = word.split("=")[0].replace("_", "-")
         if flag.startswith("--") and flag not in [*flags, "--help"]:
             near = suggest(flag, flags)
             raise UsageError(f"unknown flag {flag}: {near if near.startswith('did') else 'see --help'}")
+        given.add(flag)
+    return given
 
 
 def lengthened(base: Config, flags: Config) -> Config:

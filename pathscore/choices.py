@@ -17,7 +17,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
         *("trace", "tracegraph", "meanfield", "enum", "renyi", "rws", "tail-adaptive"),
         *("iwae", "vimco", "ovis", "dreg", "vr", "wake-sleep"),
     ),
-    "kl": ("sampled", "analytic", "auto", "relaxed"),
+    "kl": ("sampled", "analytic", "auto", "relaxed", "discrete"),
     "fill": ("geometric", "arithmetic", "none"),
     "estimator": (
         *("auto", "pathwise", "stl", "score", "score-avg", "nvil", "rloo", "arm", "disarm", "rebar", "relax", "muprop"),

@@ -29,17 +29,21 @@ def create(out: str | None, name: str) -> Path:
         return make(path)
     stem = Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
     path, number = stem, 2
-    while path.exists():
-        path, number = stem.with_name(f"{stem.name}-{number}"), number + 1
-    return make(path)
+    while True:
+        try:
+            return make(path, exist_ok=False)  # looking first would leave a moment for another run to take it
+        except FileExistsError:
+            path, number = stem.with_name(f"{stem.name}-{number}"), number + 1
 
 
-def make(path: Path) -> Path:
+def make(path: Path, exist_ok: bool = True) -> Path:
     """The directory `path`, made with its parents if it is missing, and known to be writable."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=exist_ok)
         writable = os.access(path, os.W_OK)
     except OSError as error:
+        if isinstance(error, FileExistsError) and not exist_ok:
+            raise
         raise RunDirError(f"cannot make the run directory {path}: {error.strerror or error}") from None
     if not writable:
         raise RunDirError(f"the run directory {path} is not writable: choose another --out")

@@ -47,13 +47,16 @@ def exact_gradient(program: Program) -> Tensor:
 
 
 def replicate_gradients(program: Program, elbo, warm_up: int = 2) -> tuple[Tensor, float]:
-    """(N, P) independent gradients of the ELBO, after steps that fill running averages; and the loss."""
+    """(N, P) independent gradients of the ELBO, and its loss, after steps on few replicates that fill averages."""
     stateful = any(True for e in elbo.estimators.values() for _ in e.state_dict())
-    compiled = isinstance(elbo, CompiledELBO)  # its first evaluation is eager
-    for _ in range(warm_up * (stateful or compiled) + 1):
-        for p in program.parameters.values():
-            p.grad = None
-        loss = elbo.loss_and_grads(program.model, program.guide)
+    few = Program(program.shape, program.family, 1000)
+    for _ in range(warm_up * stateful):
+        elbo.loss_and_grads(few.model, few.guide)
+    if isinstance(elbo, CompiledELBO):  # the first evaluation of a program is eager
+        elbo.loss_and_grads(program.model, program.guide)
+    for p in program.parameters.values():
+        p.grad = None
+    loss = elbo.loss_and_grads(program.model, program.guide)
     grads = [-p.grad if p.grad is not None else torch.zeros_like(p) for p in program.parameters.values()]
     return torch.cat([g.reshape(program.replicates, -1) for g in grads], 1), loss
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def python(*words: str, **kwargs) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT, timeout=60, **kwargs)
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT, timeout=600, **kwargs)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,7 @@ def python(*words: str, **kwargs) -> subprocess.CompletedProcess:
         (["train", "stray"], "unexpected argument 'stray': see --help"),
         (["train", "--quiet", "yes"], "unexpected argument 'yes': see --help"),
         (["train", "--config", "a.toml", "--resume", "b"], "--config and --resume both say what to run: give one"),
+        (["train", "--data", "a.npz", "--dataset=mnist"], "--data and --dataset both say what to train on: give one"),
         (["train", "--out", "a", "--resume", "b"], "--resume goes on in the directory of the run: leave --out away"),
         (["trian"], "unknown verb 'trian': did you mean 'train'?"),
         (["--latent", "normal"], "a verb comes first, as in pathscore train --latent: train, "),
@@ -62,7 +63,7 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as listing:
         listing.stdout.close()
         assert listing.stderr.read() == b""
-        assert listing.wait(60) == 0
+        assert listing.wait(600) == 0
 
 
 def test_a_missing_value_names_its_flag(capsys):
@@ -126,6 +127,10 @@ def test_run_py_says_what_shadows_its_packages(tmp_path):
     done = python("-c", code)
     assert done.returncode == 2
     assert "models is shadowed by" in done.stderr and str(tmp_path) in done.stderr
+    (tmp_path / "models").rename(tmp_path / "pathscore")
+    done = python("-c", code)
+    assert done.returncode == 2
+    assert "pathscore is shadowed by" in done.stderr and str(tmp_path) in done.stderr
 
 
 def test_flags_override_a_preset(tmp_path):
@@ -136,6 +141,10 @@ def test_flags_override_a_preset(tmp_path):
     assert call == Invocation(config=str(preset), quiet=True)
     config, _ = parse(["--config", str(preset), "--steps", "3"], "train")
     assert (config.steps, config.epochs) == (3, None)
+    preset.write_text('data = "own.npz"\n')
+    assert parse(["--config", str(preset)], "train")[0].data == "own.npz"
+    config, _ = parse(["--config", str(preset), "--dataset", "digits"], "train")
+    assert (config.dataset, config.data) == ("digits", None)
 
 
 def test_resume_takes_the_run_as_it_was_and_refuses_to_change_it(tmp_path, capsys):

@@ -222,11 +222,11 @@ class TestFallingBack:
         broken = tmp_path / "c++"
         broken.write_text("#!/bin/sh\necho broken compiler >&2\nexit 1\n")
         broken.chmod(0o755)
-        import torch._inductor.config as inductor
+        from torch._inductor import config
 
-        monkeypatch.setattr(inductor.cpp, "cxx", (str(broken),))
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-        self.eagerly(self.model, self.guide, "TorchInductor: ", builder=build)
+        with config.patch({"cpp.cxx": (str(broken),)}):
+            self.eagerly(self.model, self.guide, "TorchInductor: ", builder=build)
 
     @pytest.mark.parametrize("fault", ["sign", "scale", "loss", "noise", "state"])
     def test_a_graph_that_computes_something_else_is_never_used(self, fault):

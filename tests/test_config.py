@@ -2,6 +2,7 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -128,6 +129,8 @@ def test_a_run_directory_keeps_its_configuration_and_no_second_run(tmp_path):
 def test_two_runs_in_one_second_get_two_directories(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert len({create(None, "same") for _ in range(3)}) == 3
+    with ThreadPoolExecutor(16) as pool:
+        assert len(set(pool.map(lambda _: create(None, "at once"), range(64)))) == 64
 
 
 def test_a_run_directory_that_cannot_be_is_refused(tmp_path):

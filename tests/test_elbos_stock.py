@@ -168,7 +168,7 @@ class TestImportanceWeighted:
         svi = SVI(model, guide, "sgd", elbo)
         torch.manual_seed(seed)
         with svi.scope():
-            svi.recorder.watching = True
+            svi.recorder.watching = True  # as within a step
             loss = elbo.loss_and_grads(model, guide, x)
         z = next(msg["value"] for msg in svi.recorder.sampled() if msg["name"] == "z").detach()
         return loss, z, {name: p.grad for name, p in svi.parameters().items()}

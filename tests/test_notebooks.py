@@ -70,6 +70,11 @@ def test_committed_outputs_are_small_and_say_nothing_of_the_machine(path):
         assert word not in text
 
 
+def test_the_comparison_is_shown_as_a_picture_too():
+    (cell,) = (c for c in nbformat.read(NOTEBOOKS[0], as_version=4).cells if "picture(found)" in c.source)
+    assert any("image/png" in output.get("data", {}) for output in cell.outputs)
+
+
 def test_the_question_is_answered_by_measurement(ran):
     """Nearly all of the score's variance is the height of the cost; with it removed, hundreds of times less is left."""
     said = text_of(ran(FOLDER / "01_how_gradients_pass_a_sample.ipynb"))

@@ -56,7 +56,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_importing_the_engine_brings_neither_torch_nor_models_nor_guides():
     code = "import sys, pathscore; sys.exit(bool({'torch', 'pyro', 'models', 'guides'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=600).returncode == 0
 
 
 def test_importing_every_module_of_the_engine_brings_no_models_and_changes_no_setting():
@@ -78,7 +78,7 @@ for module in {modules!r}:
 assert settings() == before, [pair for pair in zip(before, settings()) if pair[0] != pair[1]]
 assert not {{"models", "guides"}} & set(sys.modules), "the engine imports models or guides"
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
 
 

@@ -129,6 +129,23 @@ def test_planning_consumes_no_random_numbers(pair):
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_a_program_is_planned_once_even_where_it_is_a_method_read_anew_each_step():
+    program, calls = Program("one", "bernoulli", 3), []
+
+    class Counted:
+        def model(self):
+            calls.append(1)
+            program.model()
+
+    counted, elbo = Counted(), SiteELBO("disarm", credit="graph")
+    counts = []
+    for _ in range(3):
+        calls.clear()
+        elbo.loss_and_grads(counted.model, program.guide)
+        counts.append(len(calls))
+    assert counts[0] > 1 and counts[1:] == [1, 1]
+
+
 def test_explain_names_every_site(pair):
     text = SiteELBO({"z1": DiSARM(), "z2": RLOO(), "*": "auto"}, num_particles=3).explain(*pair)
     for word in ("shift", "z1", "disarm", "rloo", "pathwise (auto)", "data", "3 particles + 3 what-if rows = 6"):
@@ -321,6 +338,8 @@ def test_event_shapes_beyond_one_dimension_and_two_plates():
         ("disrm", "unknown estimator 'disrm': did you mean 'disarm'?"),
         ("gumbel(temperature=-1)", "gumbel does not take these options: temperature must be positive"),
         ("z1=,z2=rloo", "cannot read"),
+        ("z1=disarm,z1=rloo", "two estimators for site 'z1' in 'z1=disarm,z1=rloo'"),
+        ("disarm,rloo", "two estimators for every site"),
     ],
 )
 def test_refusals_name_the_site_and_the_remedy(pair, spec, message):
@@ -373,25 +392,10 @@ def test_relaxed_kl_is_the_option_of_the_estimator_and_is_refused_without_one(pa
     by_flag = gradients(SiteELBO({"z*": "gumbel", "*": "auto"}, kl="relaxed"), *pair)[1]
     by_option = gradients(SiteELBO({"z*": "gumbel(kl='relaxed')", "*": "auto"}), *pair)[1]
     discrete = gradients(SiteELBO({"z*": "gumbel", "*": "auto"}), *pair)[1]
+    back = gradients(SiteELBO({"z*": "gumbel(kl='relaxed')", "*": "auto"}, kl="discrete"), *pair)[1]
+    assert all(torch.equal(a, b) for a, b in zip(back, discrete, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(by_flag, by_option, strict=True))
     assert not torch.equal(by_flag[4], discrete[4])
-    with pytest.raises(UsageError, match="add --estimator gumbel"):
-        SiteELBO("disarm", kl="relaxed")
-
-
-def test_a_program_that_is_a_method_is_planned_once():
-    """`obj.model` is a new object at each access, and equal to the last one."""
-
-    class Pair:
-        logits = torch.zeros(2, requires_grad=True)
-
-        def model(self):
-            pyro.sample("z", dist.Bernoulli(torch.full((2,), 0.4)).to_event(1))
-
-        def guide(self):
-            pyro.sample("z", dist.Bernoulli(logits=self.logits).to_event(1))
-
-    pair, elbo = Pair(), SiteELBO("disarm")
-    for _ in range(3):
-        elbo.loss_and_grads(pair.model, pair.guide)
-    assert len(elbo._plans) == 1
+    for kl in ("relaxed", "discrete"):
+        with pytest.raises(UsageError, match=f"--kl {kl} says .*: add --estimator gumbel"):
+            SiteELBO("disarm", kl=kl)

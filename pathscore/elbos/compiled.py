@@ -24,6 +24,7 @@ from pathscore.elbos.capture import modules_of
 from pathscore.elbos.compiled_graph import CompiledGraph, Losses, signature
 from pathscore.elbos.inductor import build
 from pathscore.elbos.reading import Refusal
+from pathscore.elbos.traces import identity
 from pathscore.recorder import Recorder
 
 Evaluation = tuple[Losses, float, list[Tensor]]
@@ -68,7 +69,7 @@ class CompiledELBO(ELBO):
         self.built: dict[Any, CompiledGraph] = {}
         self.refused: dict[Any, str] = {}
         self._recorder = Recorder()
-        self._met: list[tuple[Callable, Callable]] = []  # by equality: a method is another object at each access
+        self._met: dict[Any, tuple[Callable, Callable]] = {}  # kept, so that identities stay theirs
 
     @property
     def estimators(self) -> Any:
@@ -81,7 +82,7 @@ class CompiledELBO(ELBO):
 
     def loss_and_grads(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Any:
         """The objective's loss as a number (or numbers); adds its gradient to the parameters' `.grad`."""
-        if (model, guide) not in self._met:
+        if identity(model) + identity(guide) not in self._met:
             self.meet(model, guide, args, kwargs)
             with self._recorder:
                 loss = self.elbo.loss_and_grads(model, guide, *args, **kwargs)
@@ -165,16 +166,15 @@ class CompiledELBO(ELBO):
         return self.elbo._get_trace(model, guide, args, kwargs)
 
     def _key(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Any:
-        if (model, guide) not in self._met:
-            self._met.append((model, guide))
-        number = self._met.index((model, guide))
+        pair = identity(model) + identity(guide)
+        self._met.setdefault(pair, (model, guide))
         try:
             given = signature(args, kwargs)
         except Refusal as reason:
             if str(reason) not in self.refused.values():
-                self._drop((number, str(reason), ()), reason)
-            return number, str(reason), ()
-        return number, given, tuple(module.training for module in modules_of(model, guide, self.elbo))
+                self._drop((*pair, str(reason), ()), reason)
+            return *pair, str(reason), ()
+        return *pair, given, tuple(module.training for module in modules_of(model, guide, self.elbo))
 
     def _drop(self, key: Any, reason: Refusal) -> None:
         self.built.pop(key, None)

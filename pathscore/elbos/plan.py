@@ -88,13 +88,13 @@ def read_spec(estimators: Any) -> Spec:
     return {"*": make_estimator(estimators)}
 
 
-def relax_kl(spec: Spec) -> None:
-    """Have the relaxations of a spec score their soft draws under relaxed densities."""
+def score_relaxations(spec: Spec, kl: str) -> None:
+    """Have the soft draws of a spec scored under "relaxed" densities or under the "discrete" distributions."""
     relaxations = [e for e in spec.values() if isinstance(e, Gumbel)]
     if not relaxations:
-        raise UsageError("--kl relaxed says how gumbel scores its soft draw: add --estimator gumbel, or leave --kl out")
+        raise UsageError(f"--kl {kl} says how gumbel scores its soft draw: add --estimator gumbel, or leave --kl out")
     for estimator in relaxations:
-        estimator.kl = "relaxed"
+        estimator.kl = kl
 
 
 def dry_run(model: Callable, guide: Callable, args: tuple, kwargs: dict, max_plate_nesting: float):

@@ -23,15 +23,15 @@ from torch import Tensor, nn
 from pathscore.elbos.averaging import RowWeights
 from pathscore.elbos.context import make_context
 from pathscore.elbos.explain import explain
-from pathscore.elbos.plan import Plan, dry_run, key_of, make_plan, read_spec, relax_kl
+from pathscore.elbos.plan import Plan, dry_run, key_of, make_plan, read_spec, score_relaxations
 from pathscore.elbos.rows import Draw, RowSampler
 from pathscore.elbos.terms import Term, Terms, collect
-from pathscore.elbos.traces import ROW_PLATE, latent_sites, traces
+from pathscore.elbos.traces import ROW_PLATE, Unmasked, identity, latent_sites, traces
 from pathscore.errors import UsageError, unknown
 from pathscore.estimators import Estimator, Site
 
 CREDITS = ("plate", "graph")
-KLS = ("sampled", "analytic", "auto", "relaxed")
+KLS = ("sampled", "analytic", "auto", "relaxed", "discrete")
 
 
 class SiteELBO(ELBO):
@@ -44,8 +44,9 @@ class SiteELBO(ELBO):
         num_particles: K.
         max_plate_nesting: number of plate dimensions of the program; found by a dry run if not given.
         credit: "plate" (as `Trace_ELBO`) or "graph" (as `TraceGraph_ELBO`).
-        kl: "sampled", "analytic" (−KL(q ‖ p) in closed form at every site), "auto" (where that is legal) or "relaxed"
-            (`gumbel` scores its soft draw under Concrete densities, not the discrete ones).
+        kl: "sampled", "analytic" (−KL(q ‖ p) in closed form at every site), "auto" (where that is legal), "relaxed"
+            (`gumbel` scores its soft draw under Concrete densities) or "discrete" (under the discrete distributions,
+            extended linearly: its default).
 
     Attributes:
         estimators: `nn.ModuleDict`, site → estimator, filled when the program is first seen (`prepare`).
@@ -78,11 +79,11 @@ class SiteELBO(ELBO):
             raise unknown("--kl", kl, KLS)
         super().__init__(num_particles=num_particles, max_plate_nesting=max_plate_nesting)  # type: ignore[arg-type]
         self.spec = read_spec(estimators)
-        if kl == "relaxed":
-            relax_kl(self.spec)
-        self.credit, self.kl = credit, "sampled" if kl == "relaxed" else kl
+        if kl in ("relaxed", "discrete"):
+            score_relaxations(self.spec, kl)
+        self.credit, self.kl = credit, kl if kl in ("analytic", "auto") else "sampled"
         self.estimators = nn.ModuleDict()
-        self._plans: list[tuple[Callable, Callable, Plan]] = []
+        self._plans: dict[tuple[int, ...], tuple[Callable, Callable, Plan]] = {}
 
     def __call__(self, model: nn.Module, guide: nn.Module) -> ELBOModule:  # type: ignore[override]
         """The bound as a module: its parameters are those of model, guide and estimators."""
@@ -92,29 +93,25 @@ class SiteELBO(ELBO):
 
     def prepare(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Plan:
         """Resolve estimators, rows and dependencies (once per pair); consumes no random numbers."""
-        for own_model, own_guide, plan in self._plans:
-            if own_model == model and own_guide == guide:  # equal, not the same: a method is a new object each time
-                return plan
-        self._plans.append((model, guide, self._make_plan(model, guide, args, kwargs)))
-        return self._plans[-1][2]
-
-    def _make_plan(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Plan:
-        dry = dry_run(model, guide, args, kwargs, self.max_plate_nesting)
-        plan = make_plan(
-            model,
-            guide,
-            args,
-            kwargs,
-            dry=dry,
-            spec=self.spec,
-            found=self.estimators,
-            particles=self.num_particles,
-            credit=self.credit,
-            kl=self.kl,
-            refuse=self.refuse,
-        )
-        self._setup(plan, dry[0], dry[1])
-        return plan
+        key = identity(model) + identity(guide)
+        if key not in self._plans:
+            dry = dry_run(model, guide, args, kwargs, self.max_plate_nesting)
+            plan = make_plan(
+                model,
+                guide,
+                args,
+                kwargs,
+                dry=dry,
+                spec=self.spec,
+                found=self.estimators,
+                particles=self.num_particles,
+                credit=self.credit,
+                kl=self.kl,
+                refuse=self.refuse,
+            )
+            self._setup(plan, dry[0], dry[1])
+            self._plans[key] = model, guide, plan  # the pair is kept, so its identity stays its own
+        return self._plans[key][2]
 
     def refuse(self, estimator: Estimator) -> str | None:
         """Why this objective cannot use an estimator; None when it can."""
@@ -212,7 +209,8 @@ class SiteELBO(ELBO):
         self, plan: Plan, model: Callable, guide: Callable, args: tuple, kwargs: dict
     ) -> tuple[dict[str, Draw], Terms]:
         def rowed(fn: Callable) -> Callable:
-            return fn if plan.rows == 1 else pyro.plate(ROW_PLATE, plan.rows, dim=-plan.max_plate_nesting - 1)(fn)
+            rows = pyro.plate(ROW_PLATE, plan.rows, dim=-plan.max_plate_nesting - 1)
+            return Unmasked()(fn if plan.rows == 1 else rows(fn))
 
         with self.sampler(plan) as sampler:
             guide_trace = poutine.trace(rowed(guide)).get_trace(*args, **kwargs)

@@ -6,16 +6,31 @@ from collections.abc import Callable
 from typing import Any
 
 from pyro import poutine
+from pyro.distributions import MaskedDistribution
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
 
 ROW_PLATE = "_pathscore_rows"
 
 
+class Unmasked(Messenger):
+    """Takes the mask off a latent site's distribution, `fn.mask(m)`, and puts it on the site, as `poutine.mask` does.
+
+    Estimators then see the family itself, and the term log p or −log q is masked as before.
+    """
+
+    def _pyro_sample(self, msg: Any) -> None:
+        fn = msg["fn"]
+        if isinstance(fn, MaskedDistribution) and not msg["is_observed"]:
+            msg["mask"] = fn._mask if msg["mask"] is None else fn._mask & msg["mask"]
+            msg["fn"] = fn.base_dist
+
+
 def traces(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
     """(model trace, guide trace): one draw of the guide, and the model run against it."""
-    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+    guide_trace = poutine.trace(Unmasked()(guide)).get_trace(*args, **kwargs)
+    model_trace = poutine.trace(poutine.replay(Unmasked()(model), trace=guide_trace)).get_trace(*args, **kwargs)
     return model_trace, guide_trace
 
 
@@ -33,3 +48,8 @@ def latent_sites(guide_trace: Trace) -> dict[str, Any]:
 def plates_of(site: Any) -> frozenset:
     """The vectorised plates a site sits in (the row plate left out)."""
     return frozenset(f for f in site["cond_indep_stack"] if f.vectorized and f.name != ROW_PLATE)
+
+
+def identity(program: Callable) -> tuple[int, int]:
+    """What tells two programs apart for as long as both live; a bound method is a new object each time it is read."""
+    return id(getattr(program, "__self__", program)), id(getattr(program, "__func__", program))

@@ -71,14 +71,18 @@ def parse(text: str) -> dict[str, Estimator]:
     """`"disarm"` → {"*": DiSARM()}; `"z1=disarm,z2=rloo"` → {"z1": DiSARM(), "z2": RLOO()}.
 
     Raises:
-        UsageError: unknown names, or a part that is neither `name` nor `site=name`.
+        UsageError: unknown names, a part that is neither `name` nor `site=name`, or two estimators for one pattern.
     """
     parsed: dict[str, Estimator] = {}
     for part in re.split(r",(?![^()]*\))", text):  # commas outside parentheses
         match = re.fullmatch(r"\s*(?:([^=()\s]+)\s*=\s*)?([^=\s][^=]*?(?:\(.*\))?)\s*", part)
         if match is None:
             raise UsageError(f"--estimator: cannot read '{part}': write NAME, or SITE=NAME,SITE=NAME")
-        parsed[match[1] or "*"] = make_estimator(match[2])
+        pattern = match[1] or "*"
+        if pattern in parsed:
+            whose = f"site '{pattern}'" if match[1] else "every site"
+            raise UsageError(f"--estimator: two estimators for {whose} in '{text}': name one, or SITE=NAME,SITE=NAME")
+        parsed[pattern] = make_estimator(match[2])
     return parsed
 
 

@@ -15,6 +15,7 @@ from pyro.distributions.util import is_identically_zero
 from torch import Tensor
 
 from pathscore.estimators.base import Estimator, Site
+from pathscore.estimators.families import family_name
 
 
 class Pathwise(Estimator):
@@ -34,7 +35,7 @@ class Pathwise(Estimator):
 
     def refusal(self, fn: Any, particles: int = 1) -> str | None:
         if not getattr(fn, "has_rsample", False):
-            return f"{self.name} needs a reparameterised site, and {type(fn).__name__} is not"
+            return f"{self.name} needs a reparameterised site, and {family_name(fn)} is not"
         return super().refusal(fn, particles)
 
     def sample(self, fn: Any) -> tuple[Tensor, Any]:

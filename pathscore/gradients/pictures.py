@@ -70,7 +70,7 @@ def _equal_products(axes: Axes, rows: list[Row]) -> None:
 
 
 def histograms(axes: Axes, comparison: Comparison) -> None:
-    """Draws of one coordinate, a ridge an estimator, its mean as a tick; what lies outside the panel is cut off."""
+    """Draws of one coordinate, a ridge an estimator, its mean as a tick, and the share that the panel cuts off."""
     rows, at = comparison.rows[::-1], comparison.reference.largest
     target = comparison.reference.gradient[at].item()
     ends = torch.tensor([0.005, 0.995], dtype=torch.float64)
@@ -80,12 +80,16 @@ def histograms(axes: Axes, comparison: Comparison) -> None:
     centres = low + (torch.arange(BINS) + 0.5) * (high - low) / BINS
     for level, row in enumerate(rows):
         counts = torch.histc(row.draws.double(), BINS, low, high)
+        outside = 1 - counts.sum().item() / row.draws.numel()
         heights = 0.85 * counts / max(1.0, counts.max().item())
         colour = "C0" if row.unbiased else "C3"
         axes.fill_between(centres, level, level + heights, step="mid", color=colour, alpha=0.5, linewidth=0)
         axes.plot([row.mean[at].item()] * 2, [level - 0.1, level + 0.25], color=colour, linewidth=1.5)
+        if outside >= 0.05:
+            axes.annotate(f"{outside:.0%} outside", (high, level + 0.1), fontsize=7, ha="right", color="0.35")
     axes.axvline(target, color="black", linewidth=0.8)
     axes.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=8)
-    axes.set(xlim=(low, high), xlabel="draws of the largest coordinate, nats per unit (line: reference, tick: mean)")
+    axes.set(xlim=(low, high), xlabel="draws of the largest coordinate, nats per unit")
     biased = any(not row.unbiased for row in rows)
-    axes.set_title("each scaled to its own peak" + "; red: biased" * biased, fontsize=8)
+    notes = "line: reference, tick: mean; each scaled to its own peak" + "; red: biased" * biased
+    axes.set_title(notes, fontsize=8)
