@@ -4,32 +4,40 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+import torch
 
 from benchmarks.cases import CASES, Case
 from benchmarks.footprint import footprints
 from benchmarks.numpyro_process import has_numpyro
 from benchmarks.products import flops
 from benchmarks.steps import Plan, Timing, measure
+from benchmarks.variants import VARIANTS
 from benchmarks.whole_run import seconds
 
+ALL = (*VARIANTS, "numpyro")
 TINY = Case("digits", 8, 4, 2, 4, "normal")
 
 
 def main() -> None:
     """Measure, print a table, and write JSON if asked for."""
     args = parser().parse_args()
-    cases = [TINY] if args.tiny else [CASES[name] for name in args.cases.split(",")]
-    plan = Plan(args.rounds, args.seconds, args.cpu_time, args.numpyro if has_numpyro(args.numpyro) else None)
+    torch.set_float32_matmul_precision(args.matmul_precision)
+    cases = [TINY] if args.tiny else [CASES[name] for name in args.cases]
+    numpyro = args.numpyro if "numpyro" in args.variants and has_numpyro(args.numpyro) else None
+    variants = tuple(name for name in VARIANTS if name in args.variants)
+    plan = Plan(args.rounds, args.seconds, args.cpu_time, numpyro, variants)
     if args.tiny:
         plan = dataclasses.replace(plan, rounds=1, seconds=0.01)
-    if plan.numpyro is None:
+    if "numpyro" in args.variants and numpyro is None:
         print(f"without NumPyro, which {args.numpyro} cannot import: pip install -e '.[numpyro]', or --numpyro PYTHON")
     rows = [row for threads in args.threads for row in measure(cases, threads, plan)]
     print(table(rows))
     if args.json:
         args.json.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
-    if args.tiny:
+    if args.tiny or args.ratios:
         return
     for case in cases:
         print(f"\n{case.name}: {flops(case) / 1e6:.1f} million operations in matrix products")
@@ -42,7 +50,10 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="python -m benchmarks", description="Timings of Pathscore.")
     made.add_argument("what", choices=["steps"], help="steps: milliseconds of one training step")
-    made.add_argument("--cases", default=",".join(CASES), type=_cases, help=f"some of {', '.join(CASES)}")
+    made.add_argument("--cases", default=list(CASES), type=_among(CASES), help=f"some of {', '.join(CASES)}")
+    made.add_argument("--variants", default=ALL, type=_among(ALL), help=f"some of {', '.join(ALL)}")
+    made.add_argument("--ratios", action="store_true", help="no build times, memory and whole run afterwards")
+    made.add_argument("--matmul-precision", default="highest", choices=["highest", "high", "medium"])
     made.add_argument("--threads", default="1", type=_numbers, help="intra-op threads, as in 1,2")
     made.add_argument("--rounds", type=int, default=15, help="turns that each variant takes")
     made.add_argument("--seconds", type=float, default=0.5, help="length of a turn")
@@ -65,11 +76,14 @@ def table(rows: list[Timing]) -> str:
     return "\n".join([head, *lines])
 
 
-def _cases(text: str) -> str:
-    unknown = [name for name in text.split(",") if name not in CASES]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}: choose from {', '.join(CASES)}")
-    return text
+def _among(names: Iterable[str]) -> Callable[[str], list[str]]:
+    def read(text: str) -> list[str]:
+        unknown = [name for name in text.split(",") if name not in names]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}: choose from {', '.join(names)}")
+        return text.split(",")
+
+    return read
 
 
 def _numbers(text: str) -> list[int]:

@@ -39,9 +39,10 @@ class NumPyro:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        assert self.process.stdin is not None
+        assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.close()
         self.process.wait(timeout=60)
+        self.process.stdout.close()
 
     def slice(self, seconds: float) -> float:
         """Seconds that a step takes, averaged over about `seconds`."""

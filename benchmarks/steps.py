@@ -45,12 +45,13 @@ class Timing:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to measure, with what clock, and the interpreter that has NumPyro (None to leave it out)."""
+    """How long to measure, with what clock, the interpreter that has NumPyro (None to leave it out), and what else."""
 
     rounds: int = 15
     seconds: float = 0.5
     cpu_time: bool = False
     numpyro: str | None = None
+    variants: tuple[str, ...] = tuple(VARIANTS)
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -78,7 +79,8 @@ def measure_case(case: Case, threads: int, plan: Plan) -> list[Timing]:
 def slices(case: Case, threads: int, plan: Plan) -> Iterator[dict[str, Slice]]:
     """Every variant, warmed up, and "products", the matrix products alone."""
     torch.manual_seed(0)
-    x, steps = case.data(), {name: make(case) for name, make in {**VARIANTS, "products": products}.items()}
+    makers = {name: VARIANTS[name] for name in ("handwritten", *plan.variants)} | {"products": products}
+    x, steps = case.data(), {name: make(case) for name, make in makers.items()}
     for step in steps.values():
         for _ in range(WARM_UP):
             step(x)
