@@ -1,7 +1,5 @@
 """The page in a real browser: no error, no request, every picture loads, nothing runs off a phone's screen."""
 
-import json
-
 import numpy as np
 import pytest
 from browser import browser
@@ -10,10 +8,10 @@ from diagnostics_cases import belief_net
 from pathscore.diagnostics import Effort, examine
 from pathscore.diagnostics.page import render
 
-IMAGES = "return [...document.images].map(i => [i.complete, i.naturalWidth, i.currentSrc.length])"
-OVERFLOW = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
-BACKGROUND = "return getComputedStyle(document.body).backgroundColor"
-PALETTE = "return [...document.querySelectorAll('picture img')].map(i => i.currentSrc.slice(-200))"
+IMAGES = "[...document.images].map(i => [i.complete, i.naturalWidth, i.currentSrc.length])"
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+BACKGROUND = "getComputedStyle(document.body).backgroundColor"
+PALETTE = "[...document.querySelectorAll('picture img')].map(i => i.currentSrc.slice(-200))"
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +26,6 @@ def page(tmp_path_factory):
 
 def test_the_page_in_a_real_browser(page):
     with browser() as tab:
-        tab.command("Network.enable")
         tab.open(page)
         seen = {}
         for width in (390, 1200):
@@ -41,16 +38,21 @@ def test_the_page_in_a_real_browser(page):
         assert seen[390, True][0] != seen[390, False][0]  # the theme is the reader's
         assert seen[390, True][1] != seen[390, False][1]  # and so are the pictures
         assert all(shot.startswith(b"\x89PNG") and len(shot) > 20_000 for _, _, shot in seen.values())
-        assert [entry for entry in tab.log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+        assert complaints(tab) == []
         assert requests(tab) == {"file"}
+
+
+def complaints(tab):
+    """Console messages, script errors, and what the browser has logged above the level of a remark."""
+    logged = [p["entry"] for p in tab.named("Log.entryAdded") if p["entry"]["level"] in ("warning", "error")]
+    return [*tab.named("Runtime.consoleAPICalled", "Runtime.exceptionThrown"), *logged]
 
 
 def requests(tab):
     """Schemes of everything that was asked for and not stopped by the page's own policy."""
-    events = [json.loads(entry["message"])["message"] for entry in tab.log("performance")]
-    stopped = {e["params"]["requestId"] for e in events if e["params"].get("blockedReason") == "csp"}
-    asked = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
-    return {p["request"]["url"].split(":")[0] for p in asked if p["requestId"] not in stopped} - {"data"}
+    stopped = {p["requestId"] for p in tab.named("Network.loadingFailed") if p.get("blockedReason") == "csp"}
+    asked = [p for p in tab.named("Network.requestWillBeSent") if p["requestId"] not in stopped]
+    return {p["request"]["url"].split(":")[0] for p in asked} - {"data"}
 
 
 def test_the_check_finds_a_link_out_and_a_broken_picture(page, tmp_path):
@@ -64,6 +66,7 @@ def test_the_check_finds_a_link_out_and_a_broken_picture(page, tmp_path):
         tab.open(path)
         assert "http" in requests(tab)
         assert any(natural == 0 for _, natural, _ in tab.run(IMAGES))
+        assert complaints(tab)
         path.write_text(text.replace("</main>", '<img src="http://127.0.0.1:9/x.png"></main>'))
         tab.open(path)  # with the policy in place nothing leaves
         assert requests(tab) == {"file"}
