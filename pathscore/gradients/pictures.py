@@ -86,6 +86,6 @@ def histograms(axes: Axes, comparison: Comparison) -> None:
         axes.plot([row.mean[at].item()] * 2, [level - 0.1, level + 0.25], color=colour, linewidth=1.5)
     axes.axvline(target, color="black", linewidth=0.8)
     axes.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=8)
-    axes.set(xlim=(low, high), xlabel="draws of the largest coordinate, nats per unit (line: reference, tick: mean)")
+    axes.set(xlim=(low, high), xlabel="draws of the largest coordinate, nats per unit\n(line: reference, tick: mean)")
     biased = any(not row.unbiased for row in rows)
     axes.set_title("each scaled to its own peak" + "; red: biased" * biased, fontsize=8)
