@@ -94,12 +94,18 @@ class Tab:
         return [event["params"] for event in self.events if event["method"] in methods]
 
 
+def chromium():
+    """Path of the browser; skips the test where there is none."""
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        pytest.skip("no Chromium is installed: the page is not looked at in a real browser")
+    return found
+
+
 @contextmanager
 def browser():
     """A tab, closed with its browser at the end."""
-    chrome = next(filter(None, map(shutil.which, NAMES)), None)
-    if chrome is None:
-        pytest.skip("no Chromium is installed: the page is not looked at in a real browser")
+    chrome = chromium()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process, commands, answers = _start(chrome, profile)
         try:
