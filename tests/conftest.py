@@ -1,11 +1,13 @@
 """Fixtures of all tests: real MNIST where it is at hand, and a clean slate around every test.
 
 `mnist_dir` is a folder in torchvision's layout: the one that PATHSCORE_DATA names, else `../shared/data` beside the
-repository; a test that asks for it is skipped where neither has MNIST. `no_network` and `never_asked` take the network
-away.
+repository; a test that asks for it is skipped where neither has MNIST. `kernel` runs notebooks. `no_network` and
+`never_asked` take the network away.
 """
 
+import json
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -24,6 +26,30 @@ def mnist_dir() -> Path:
     if not (folder / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
         pytest.skip(f"no MNIST in {folder}: name a folder that has it in PATHSCORE_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def kernel(tmp_path_factory):
+    """Name of a Jupyter kernel: the interpreter of the tests, on one thread."""
+    specs = tmp_path_factory.mktemp("jupyter") / "kernels" / "pathscore-test"
+    specs.mkdir(parents=True)
+    (specs / "kernel.json").write_text(
+        json.dumps(
+            {
+                "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+                "display_name": "tests",
+                "language": "python",
+                "env": {"OMP_NUM_THREADS": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"},
+            }
+        )
+    )
+    before = os.environ.get("JUPYTER_PATH")
+    os.environ["JUPYTER_PATH"] = str(specs.parents[1])
+    yield specs.name
+    if before is None:
+        del os.environ["JUPYTER_PATH"]
+    else:
+        os.environ["JUPYTER_PATH"] = before
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,12 @@
 """Guide draws in ArviZ's schema: names, shapes, types and weights of any pair, in memory and in a file."""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import nbformat
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -11,12 +14,14 @@ import pytest
 import torch
 import xarray
 from diagnostics_cases import belief_net, linear_gaussian
+from nbclient import NotebookClient
 from pyro.infer import MCMC, NUTS, Trace_ELBO
 from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 
 from guides import AmortizedGuide
 from models import LATENTS, VAE
 from pathscore.diagnostics import mcmc_to_arviz, to_arviz
+from pathscore.diagnostics.diagnosing import NOTEBOOK
 from pathscore.errors import NumericsError, UsageError
 
 GROUPS = {
@@ -292,20 +297,19 @@ def test_ten_thousand_points_by_a_thousand_draws(tmp_path):
     assert size > 500 and grown < 0.15 * size, (size, grown)
 
 
-def test_the_file_opens_in_arviz(tmp_path):
-    az = pytest.importorskip("arviz")
-    matplotlib = pytest.importorskip("matplotlib")
-    matplotlib.use("Agg")
+def test_the_file_opens_in_arviz_in_a_notebook(kernel, tmp_path):
+    """What the documentation and the page tell people to type, in a real kernel: a table and a picture come out."""
     model, guide, x = belief_net(rows=4)
-    to_arviz(model, guide, x, 30, path=tmp_path / "p.nc", seed=0).close()
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # ArviZ's own notes about its coming versions
-        tree = az.from_netcdf(str(tmp_path / "p.nc"))
-        summary = az.summary(tree, var_names=["z"], coords={"data": [0]}, kind="stats")
-        az.plot_forest(tree, var_names=["z"], coords={"data": [0]})
-    assert len(summary) == 10
+    to_arviz(model, guide, x, 30, path=tmp_path / "posterior.nc", seed=0).close()
+    text = (Path(__file__).parents[1] / "docs" / "diagnostics.md").read_text(encoding="utf-8")
+    told = next(block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "from_netcdf" in block)
+    typed = [told.replace('"z1"', '"z"'), NOTEBOOK.format(path="posterior.nc", site="z")]
+    cells = [code.replace("az.summary(", "table = az.summary(") + "\nprint(len(table), 'rows')" for code in typed]
+    notebook = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, cells)))
+    NotebookClient(notebook, timeout=300, kernel_name=kernel, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    for cell in notebook.cells:
+        assert any(o.get("text", "") == "10 rows\n" for o in cell.outputs)
+        assert any("image/png" in o.get("data", {}) for o in cell.outputs)
 
 
 def test_mcmc_results_convert(tmp_path):

@@ -119,7 +119,7 @@ def test_a_model_that_fails_inside_one_check_keeps_the_others():
     found = {s.name: s for s in examine(moody, guide, x, effort=QUICK)}
     assert found["gaps"].verdicts[0].status == "unknown" and "no five rows" in found["gaps"].verdicts[0].meaning
     assert found["importance"].numbers and found["calibration"].numbers
-    with pytest.raises(RuntimeError, match="no five rows"):
+    with pytest.raises(UsageError, match=r"5 of the 6 rows of plate 'data' \(RuntimeError: no five rows\)"):
         examine(moody, guide, x, effort=QUICK, names=["gaps"], strict=True)
 
 

@@ -62,6 +62,11 @@ def test_the_page_is_one_file_without_links_out():
     assert not re.search(r"https?://", page)
 
 
+def test_flags_are_set_as_code_and_do_not_break():
+    page = render("t", "s", [Section("a", "A", "Try --kl-warmup, or rows (--elbo iwae); a--b is no flag.")], "f")
+    assert "<code>--kl-warmup</code>, or rows (<code>--elbo iwae</code>); a--b is" in page
+
+
 def test_pictures_are_inlined_for_both_themes():
     page = render("t", "s", sections(), "f")
     found = [base64.b64decode(data) for data in re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page)]
@@ -71,7 +76,7 @@ def test_pictures_are_inlined_for_both_themes():
 
 
 def test_verdicts_say_value_threshold_meaning_and_advice():
-    page = render("t", "s", sections(), "f")
+    page = re.sub("</?code>", "", render("t", "s", sections(), "f"))
     verdict = judge("gap", 0.5)
     for text in (verdict.value, verdict.threshold, verdict.meaning, verdict.advice):
         assert text.replace("&", "&amp;").replace("'", "&#x27;") in page

@@ -8,12 +8,17 @@ fixed, so the outcome is too). In the proofs n = 1 000 for importance, calibrati
 fault must be flagged in 990 of 1 000, by either section alone.
 """
 
+import re
+
 import pytest
 from diagnostics_cases import FAULTS, linear_gaussian
 
+from pathscore.config import Config
 from pathscore.diagnostics import Effort, examine
+from pathscore.diagnostics.command import DiagnoseRequest
 from pathscore.diagnostics.rules import RULES
 from pathscore.diagnostics.verdicts import judge, overall
+from pathscore.matrix import objectives
 
 EFFORT = Effort(draws=400, replicates=400, gap_points=20, gap_steps=100, chain_points=0)
 ALL = ["importance", "gaps", "calibration", "latent", "predictive"]
@@ -69,6 +74,23 @@ def test_every_rule_has_words_for_each_outcome():
         assert (lower < upper) == rule.rising, name
         assert all((rule.title, rule.good, rule.watch, rule.bad, rule.try_next)), name
         assert rule.about in ("guide", "model"), name
+
+
+def test_advice_names_flags_that_exist_and_objectives_that_take_every_latent():
+    known, refusals = set(vars(Config())) | set(vars(DiagnoseRequest())), objectives()
+    for name, rule in RULES.items():
+        for text in (rule.try_next, rule.try_if_bad):
+            for flag in re.findall(r"--([a-z][a-z-]*)", text):
+                assert flag.replace("-", "_") in known, (name, flag)
+            for elbo in re.findall(r"--elbo ([a-z]+)", text):
+                refused = [latent for latent, reason in refusals[elbo].items() if reason]
+                assert not refused or (elbo == "enum" and "discrete" in text), (name, elbo, refused)
+
+
+def test_a_value_beyond_its_threshold_that_is_not_flagged_says_why():
+    assert "not clearly beyond the threshold" in judge("gap", 0.104, evidence=False).value
+    assert judge("ranks", 0.05, evidence=False).value == "0.050 from uniform"  # no threshold: it is chance or it isn't
+    assert judge("gap", 0.05, evidence=False).value == "0.05 nat"
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,5 @@
 """The notebooks run from top to bottom, and what is committed of them is small and of no particular machine."""
 
-import json
-import os
-import sys
 from pathlib import Path
 
 import nbformat
@@ -20,37 +17,19 @@ def text_of(notebook) -> str:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    """Each notebook by name, run on one thread in the interpreter of the tests."""
-    specs = tmp_path_factory.mktemp("jupyter") / "kernels" / "pathscore-test"
-    specs.mkdir(parents=True)
-    (specs / "kernel.json").write_text(
-        json.dumps(
-            {
-                "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-                "display_name": "tests",
-                "language": "python",
-                "env": {"OMP_NUM_THREADS": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"},
-            }
-        )
-    )
-    before = os.environ.get("JUPYTER_PATH")
-    os.environ["JUPYTER_PATH"] = str(specs.parents[1])
+def ran(kernel):
+    """Each notebook by name, run once."""
     done = {}
 
     def run(path: Path):
         if path.name not in done:
             notebook = nbformat.read(path, as_version=4)
             where = {"metadata": {"path": str(FOLDER)}}
-            NotebookClient(notebook, timeout=600, kernel_name="pathscore-test", resources=where).execute()
+            NotebookClient(notebook, timeout=600, kernel_name=kernel, resources=where).execute()
             done[path.name] = notebook
         return done[path.name]
 
-    yield run
-    if before is None:
-        del os.environ["JUPYTER_PATH"]
-    else:
-        os.environ["JUPYTER_PATH"] = before
+    return run
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

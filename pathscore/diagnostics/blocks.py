@@ -8,9 +8,8 @@ their arguments.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-import torch
-
 from pathscore.diagnostics.layout import Layout, describe
+from pathscore.diagnostics.rows import cut, row_plate
 from pathscore.errors import UsageError
 
 BLOCK_ELEMENTS = 2**22
@@ -61,21 +60,15 @@ class Blocks:
                 yield Block(slice(start, min(start + step, draws)), rows, plate, layout, args)
 
     def _row_blocks(self) -> Iterator[tuple[str | None, slice, Layout, tuple]]:
-        plate, total = self._plate()
+        plate, total = row_plate(self.layout, self.args)
         if plate is None or self.layout.elements <= self.elements:
             yield None, slice(None), self.layout, self.args
             return
         step = max(1, total * self.elements // self.layout.elements)
         for start in range(0, total, step):
             rows = slice(start, min(start + step, total))
-            args = tuple(a[rows] if torch.is_tensor(a) and a.dim() and len(a) == total else a for a in self.args)
+            args = cut(self.args, rows)
             yield plate, rows, self._describe(plate, args, rows), args
-
-    def _plate(self) -> tuple[str | None, int]:
-        """The shared plate that is as long as the first argument, if there is one."""
-        first = self.args[0] if self.args else None
-        total = len(first) if torch.is_tensor(first) and first.dim() else 0
-        return next((name for name in self.layout.common if self.layout.plate_sizes[name] == total), None), total
 
     def _describe(self, plate: str, args: tuple, rows: slice) -> Layout:
         layout = replace(describe(self.model, self.guide, args), vectorised=self.layout.vectorised)

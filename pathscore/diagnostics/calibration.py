@@ -20,6 +20,7 @@ from scipy import stats
 from pathscore.diagnostics import uniformity
 from pathscore.diagnostics.layout import Layout, Site
 from pathscore.diagnostics.programs import guide_values, prepare, simulate
+from pathscore.diagnostics.rows import as_argument, data_site, require_amortised
 from pathscore.diagnostics.seeding import seeded
 from pathscore.errors import UsageError
 
@@ -95,17 +96,19 @@ def calibrate(
 ) -> Calibration:
     """Simulate N replicates from the model and rank the true latents among L draws of the guide.
 
-    Rows of the data plate serve as replicates, `len(args[0])` at a time. Raises UsageError where the model has several
-    observed sites, a latent outside the data plate, or an observation that isn't its first argument.
+    Rows of the data plate serve as replicates, all at a time. Raises UsageError where the model has several observed
+    sites, a latent outside the data plate, or an observation that isn't its first argument.
     """
     with torch.no_grad(), seeded(seed):
         layout = prepare(model, guide, args)
         observed, latents = _amortised(layout, args)
-        rounds = -(-replicates // len(args[0]))
+        rounds = -(-replicates // observed.shape[0])
         values = simulate(model, layout, rounds, args)
         pits: dict[str, list[np.ndarray]] = {site.name: [] for site in latents}
         for i in range(rounds):
-            x = values[observed.name][i].to(args[0].dtype)
+            x = as_argument(values[observed.name][i], args)
+            if i == 0:
+                require_amortised(model, guide, layout, args, x)
             drawn = guide_values(guide, layout, draws, (x, *args[1:]))
             for name, parts in pits.items():
                 parts.append(_pit(values[name][i], drawn[name]))
@@ -114,13 +117,7 @@ def calibrate(
 
 def _amortised(layout: Layout, args: tuple) -> tuple[Site, list[Site]]:
     """The observed site and the latents to rank; refuses programs that aren't amortised over rows of the data."""
-    observed = layout.observed()
-    data = args[0] if args and torch.is_tensor(args[0]) else None
-    if data is None or tuple(data.shape) != observed.shape:
-        raise UsageError(
-            f"simulation-based calibration feeds simulated {observed.name!r} to the guide: it must be the "
-            "program's first argument"
-        )
+    observed = data_site(layout, args)
     outside = [s.name for s in layout.of("latent") if s.plates != observed.plates]
     if outside or not observed.plates:
         raise UsageError(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from pathscore.diagnostics.palette import Palette, legend, panels
 
@@ -71,12 +72,27 @@ def several(
     palette: Palette, lines: dict[str, tuple[np.ndarray, np.ndarray]], x: str, y: str, log: bool = False
 ) -> Figure:
     """Named lines in one panel, their names below it."""
-    figure, (ax,) = panels(palette, size=(4.8, 3.3 + 0.2 * len(lines)))
+    named = len(lines) > 1
+    figure, (ax,) = panels(palette, size=(4.8, 3.3 + 0.2 * len(lines) * named))
     for i, (name, (at, values)) in enumerate(lines.items()):
         ax.plot(at, values, color=f"C{i % 10}", marker="." if len(at) < 50 else "", label=name)
     ax.set(xlabel=x, ylabel=y, **({"yscale": "log"} if log else {}))
-    figure.legend(loc="outside lower left", ncols=1, frameon=False, fontsize=8, labelcolor=palette.text)
+    if log:
+        plain_numbers(ax)
+    if named:
+        figure.legend(loc="outside lower left", ncols=1, frameon=False, fontsize=8, labelcolor=palette.text)
     return figure
+
+
+def plain_numbers(ax) -> None:
+    """5, 6, 7 instead of 5 × 10⁰, 6 × 10⁰, 7 × 10⁰ on a logarithmic axis that spans less than a decade or so."""
+    low, high = ax.get_ylim()
+    if high < 20 * low:
+        for form in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
+            form(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_locator(
+            LogLocator(subs=(2.0, 5.0) if high > 4 * low else (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0))
+        )
 
 
 def variances(metrics: Metrics) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -160,7 +160,7 @@ def subtitle(run: Run, points: int) -> str:
     c = run.config
     estimator = f", estimator {c.estimator}" if c.estimator else ""
     return (
-        f"{c.model} with {c.latent} latents {','.join(map(str, c.layers or ()))} on {run.job.dataset.name}, "
+        f"{c.model} with {' + '.join(map(str, c.layers or ()))} {c.latent} latents on {run.job.dataset.name}, "
         f"objective {c.elbo}{estimator}; examined on {points} held-out data points."
     )
 

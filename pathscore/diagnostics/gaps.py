@@ -86,6 +86,8 @@ def optimise(model, guide, layout: Layout, args, free: Offsets, steps: int, part
     """Adam on the offsets alone; they end at their average over the second half of the steps, which is less noisy."""
     draw(model, guide, layout, particles, args)  # makes the offsets
     parameters = list(free.offsets.values())
+    if not parameters:
+        raise UsageError("the guide has no distribution whose parameters could be re-optimised")
     adam = torch.optim.Adam(parameters, lr=lr)
     totals = [torch.zeros_like(p) for p in parameters]
     for step in range(steps):

@@ -20,12 +20,17 @@ from torch.distributions import Independent
 
 from pathscore.diagnostics.layout import Layout, Site
 from pathscore.diagnostics.programs import draw, guide_values, prepare, replay, simulate
+from pathscore.diagnostics.rows import row_plate
 from pathscore.diagnostics.seeding import seeded
 from pathscore.errors import UsageError
 from pathscore.evaluation.units import THRESHOLD, activity
 
 POOL = 20_000
 """Draws kept of the aggregate posterior and of the prior, for histograms and their moments."""
+
+
+HELD = 2**22
+"""Latent values held at once; a few copies of them in double precision are made."""
 
 
 @dataclass(frozen=True)
@@ -117,13 +122,18 @@ def _units(values: np.ndarray, reduce) -> np.ndarray:
 def use(model: Callable, guide: Callable, args: tuple, *, draws: int = 200, seed: int | None = None) -> LatentUse:
     """Measure every latent site that lies in the same plates as the data.
 
+    `draws` of the guide for each data point, fewer where the latents of all draws would be more than HELD numbers.
     Raises UsageError when there is none: a global latent has no aggregate over the data.
     """
     with torch.no_grad(), seeded(seed):
         layout = prepare(model, guide, args)
         local = [s for s in layout.of("latent") if s.plates and len(s.plates) == len(layout.common)]
-        if not local or not layout.common:
-            raise UsageError("latent use is about latents local to each data point: this program has none in a plate")
+        if not local or row_plate(layout, args)[0] is None:
+            raise UsageError(
+                "latent use is about latents local to each data point: this program has none in a plate that is as "
+                "long as its first argument"
+            )
+        draws = max(2, min(draws, HELD // layout.latent_elements))
         found = draw(model, guide, layout, draws, args, extra=lambda m, g: _rates(m, g, local))
         names = [s.name for s in local]
         prior = simulate(model, layout, max(2, min(draws, POOL // local[0].shape[0])), args, keep=names)
@@ -185,7 +195,8 @@ def _information(guide: Callable, layout: Layout, sites: list[Site], args: tuple
     for values in guide_values(guide, layout, rounds, args)[site.name]:  # (N, *event)
         cross = _cross_density(guide, layout, site, values, args)  # [i, j] = log q(z_i | x_j)
         found.append(cross.diagonal() - torch.logsumexp(cross, 1) + np.log(len(cross)))
-    return float(torch.cat(found).mean())
+    information = float(torch.cat(found).mean())
+    return information if np.isfinite(information) else None  # a value computed from other sites has no density
 
 
 def _cross_density(guide: Callable, layout: Layout, site: Site, values: torch.Tensor, args: tuple) -> torch.Tensor:

@@ -19,7 +19,10 @@ from pathscore.errors import UsageError
 
 @dataclass(frozen=True)
 class Site:
-    """One sample site: `kind` latent, observed or deterministic; `dims` and `shape` of its value, draws left out."""
+    """One sample site; `dims` and `shape` of its value, draws left out.
+
+    `kind`: latent, observed, deterministic, or factor (`pyro.factor`: a term of log p without a value).
+    """
 
     name: str
     kind: str
@@ -73,6 +76,18 @@ class Layout:
     def of(self, kind: str) -> list[Site]:
         """The sites of one kind, in program order."""
         return [site for site in self.sites.values() if site.kind == kind]
+
+    @property
+    def subsampled(self) -> bool:
+        """Whether a plate holds a random part of its rows."""
+        nodes: dict[str, Any] = dict(self.subsample.nodes)
+        return any(len(node["value"]) < node["fn"].size for node in nodes.values())
+
+    @property
+    def shared(self) -> list[str]:
+        """Latents that several data have in common: those outside some plate of an observed site."""
+        plates = {name for site in self.of("observed") for name in site.plates}
+        return [site.name for site in self.of("latent") if not plates <= set(site.plates)]
 
     def observed(self) -> Site:
         """The one observed site; UsageError when there are none or several."""
@@ -134,9 +149,15 @@ def is_deterministic(node: dict) -> bool:
     return bool(node["infer"].get("_deterministic"))
 
 
+def is_factor(node: dict) -> bool:
+    return node["is_observed"] and node["value"].numel() == 0
+
+
 def _kind(node: dict) -> str:
     if is_deterministic(node):
         return "deterministic"
+    if is_factor(node):
+        return "factor"
     return "observed" if node["is_observed"] else "latent"
 
 

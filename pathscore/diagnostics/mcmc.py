@@ -6,6 +6,7 @@ so that a guide and a chain can be laid over each other in one ArviZ plot.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,11 +40,14 @@ def mcmc_to_arviz(
 
     Raises UsageError when the run has no samples or the model can't be found.
     """
+    # Pyro keeps the arguments of `run` nowhere public.
+    keywords = mcmc._kwargs or {} if args is None else {}
     model = model or getattr(mcmc.kernel, "model", None)
-    args = args if args is not None else (mcmc._args or ())  # Pyro keeps the arguments of `run` nowhere public
+    args = args if args is not None else (mcmc._args or ())
     samples = mcmc.get_samples(group_by_chain=True) if mcmc._samples else {}
     if model is None or not samples:
         raise UsageError("nothing to convert: call mcmc.run(...) first, and pass model= where the kernel has none")
+    model = partial(model, **keywords)
     with torch.no_grad(), seeded(seed):
         layout = prepare(model, lambda *_: None, args, dict(event_dims or {}))
         missing = [s.name for s in layout.of("latent") if s.name not in samples]

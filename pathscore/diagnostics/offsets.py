@@ -6,6 +6,7 @@ data point has its own.
 """
 
 import torch
+from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
 from torch.distributions import Independent, transform_to
 
@@ -32,6 +33,8 @@ class Offsets(Messenger):
 
     def _shifted(self, name: str, fn, batch: int):
         """The same family, its parameters moved, Independent rebuilt around it; `batch` dimensions aren't draws."""
+        if isinstance(fn, Delta):
+            return fn  # a value computed from sites upstream, or a point, which has no parameters of a distribution
         if isinstance(fn, Independent):
             events = fn.reinterpreted_batch_ndims
             return type(fn)(self._shifted(name, fn.base_dist, batch + events), events)

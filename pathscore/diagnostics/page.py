@@ -6,6 +6,7 @@ policy in the page itself forbids any request. The frame is `page.html`.
 
 import base64
 import html
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from string import Template
@@ -58,6 +59,11 @@ def _text(value: object) -> str:
     return html.escape(str(value))
 
 
+def _prose(value: object) -> str:
+    """Escaped text with its --flags set as code, which doesn't break after their hyphens."""
+    return re.sub(r"(?<![\w-])--[a-z][\w-]*( [a-z]+(?=[);,.]))?", r"<code>\g<0></code>", _text(value))
+
+
 def _overview(verdicts: Sequence[Verdict]) -> str:
     """The answer in one sentence each for guide and model, and what is flagged."""
     lines = []
@@ -80,8 +86,8 @@ def _overview(verdicts: Sequence[Verdict]) -> str:
 def _section(section: Section, drawn: Drawn) -> str:
     parts = [
         f'<section id="{_text(section.name)}"><h2>{_text(section.title)}</h2>',
-        f"<p>{_text(section.intro)}</p>" if section.intro else "",
-        *(f"<p><strong>{_text(note)}</strong></p>" for note in section.notes),
+        f"<p>{_prose(section.intro)}</p>" if section.intro else "",
+        *(f"<p><strong>{_prose(note)}</strong></p>" for note in section.notes),
         _verdicts(section.verdicts),
         *map(_table, section.tables),
         f"<pre>{_text(section.code)}</pre>" if section.code else "",
@@ -96,12 +102,12 @@ def _verdicts(verdicts: Sequence[Verdict]) -> str:
 
 
 def _verdict(verdict: Verdict) -> str:
-    advice = f"<p><em>What to try next:</em> {_text(verdict.advice)}</p>" if verdict.advice else ""
+    advice = f"<p><em>What to try next:</em> {_prose(verdict.advice)}</p>" if verdict.advice else ""
     threshold = f'<p class="faint">Thresholds: {_text(verdict.threshold)}.</p>' if verdict.threshold else ""
     return (
         f'<li class="{verdict.status}"><span class="chip">{verdict.status}</span>'
         f"<strong>{_text(verdict.title)}</strong> "
-        f'<span class="value">{_text(verdict.value)}</span><p>{_text(verdict.meaning)}</p>{advice}{threshold}</li>'
+        f'<span class="value">{_text(verdict.value)}</span><p>{_prose(verdict.meaning)}</p>{advice}{threshold}</li>'
     )
 
 

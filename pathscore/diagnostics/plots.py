@@ -12,6 +12,9 @@ from pathscore.diagnostics import uniformity
 from pathscore.diagnostics.palette import Palette, legend, panels
 from pathscore.diagnostics.reliability import Curve
 
+MOSAIC_COLUMNS = 9
+"""Pictures that a mosaic has room for in a row, at least."""
+
 
 def histogram(
     palette: Palette,
@@ -57,7 +60,8 @@ def ecdf_plot(palette: Palette, pit: np.ndarray, worst: int, label: str, level: 
     )
     ax.axhline(0, color=palette.text, linewidth=0.6)
     ax.set(xlabel="rank of the truth, scaled to 0 … 1", ylabel="ECDF − uniform")
-    legend(ax, palette)
+    # The band fills the middle of the frame, whatever the data: names go above it.
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9, labelcolor=palette.text)
     return figure
 
 
@@ -153,7 +157,8 @@ def image_grid(palette: Palette, images: np.ndarray, row_labels: Sequence[str] =
     tiles = np.full((rows, columns, channels, height + 1, width + 1), np.nan)
     tiles[..., :height, :width] = np.clip(images, 0, 1)
     mosaic = tiles.transpose(0, 3, 1, 4, 2).reshape(rows * (height + 1), columns * (width + 1), channels)
-    figure, (ax,) = panels(palette, 1, 1, (7.2, max(0.9, 7.2 * mosaic.shape[0] / mosaic.shape[1]) + 0.15))
+    across = max(columns, MOSAIC_COLUMNS) * (width + 1)  # few pictures a row stay small, with space beside them
+    figure, (ax,) = panels(palette, 1, 1, (7.2, max(0.9, 7.2 * mosaic.shape[0] / across) + 0.15))
     ax.imshow(
         np.nan_to_num(mosaic, nan=0.5) if channels == 3 else mosaic[..., 0],
         cmap=palette.sequence,
@@ -161,6 +166,7 @@ def image_grid(palette: Palette, images: np.ndarray, row_labels: Sequence[str] =
         vmax=1,
         interpolation="nearest",
     )
+    ax.tick_params(axis="y", labelsize=14, length=0)  # this figure is wider than the others and shrinks more
     ax.set(xticks=[], yticks=[(height + 1) * (r + 0.5) for r in range(len(row_labels))], yticklabels=list(row_labels))
     for spine in ax.spines.values():
         spine.set_visible(False)

@@ -32,10 +32,11 @@ class Predictive:
     prior: np.ndarray  # (S, N)
     posterior: np.ndarray  # (S, N)
     pit: np.ndarray  # (N,)
+    shared: tuple[str, ...] = ()  # latents that several data have in common: their ranks are then no independent ones
 
     @property
     def p_value(self) -> float:
-        """Of "held-out data have the model's distribution of T"."""
+        """Of "held-out data have the model's distribution of T"; without meaning where data share a latent."""
         return uniformity.p_value(self.pit)
 
     @property
@@ -56,11 +57,13 @@ def check(model: Callable, guide: Callable, args: tuple, *, draws: int = 99, see
         binary = bool(((x == 0) | (x == 1)).all())
         statistic = Statistic("pixels on" if binary else "mean", torch.Size(site.shape[: len(site.plates)]).numel())
         step = max(1, BLOCK_ELEMENTS // layout.elements)
-        parts = [_block(model, guide, layout, args, statistic, min(step, draws - i)) for i in range(0, draws, step)]
-    prior, posterior = (torch.cat([part[k] for part in parts]).numpy() for k in range(2))
+        prior, posterior = np.empty((2, draws, statistic.rows))
+        for i in range(0, draws, step):
+            block = slice(i, min(i + step, draws))
+            prior[block], posterior[block] = _block(model, guide, layout, args, statistic, block.stop - i)
     observed = statistic(x[None])[0].numpy()
     pit = randomised_rank(observed, prior, np.random.default_rng(seed))
-    return Predictive(statistic.name, observed, prior, posterior, pit)
+    return Predictive(statistic.name, observed, prior, posterior, pit, tuple(layout.shared))
 
 
 @dataclass(frozen=True)

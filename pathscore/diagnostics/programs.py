@@ -16,9 +16,11 @@ import pyro
 import torch
 from pyro import poutine
 
-from pathscore.diagnostics.layout import Layout, describe, sample_nodes
+from pathscore.diagnostics.layout import Layout, describe, is_factor, sample_nodes
 from pathscore.diagnostics.messages import explained
 from pathscore.diagnostics.scoring import Nodes, Values, align, log_likelihoods, total_log_prob
+from pathscore.diagnostics.seeding import seeded
+from pathscore.errors import UsageError
 
 DRAWS_PLATE = "_draws"
 """The plate of draws; outside every plate of the programs."""
@@ -87,15 +89,27 @@ def draw(
 
 
 def _over_draws(layout: Layout, draws: int, elements: int, once: Callable[[slice], dict]) -> dict:
-    """`once(slice of draws)` inside the plate of draws, in passes of bounded size; a draw a pass where it must be."""
+    """`once(slice of draws)` inside the plate of draws, in passes of bounded size; a draw a pass where it must be.
+
+    Results go where the first pass has made room for all of them. Kept one by one, they would settle in the holes that
+    a pass leaves behind, none of which then fits the next pass: the heap would grow by a pass each time.
+    """
     step = max(1, PASS_ELEMENTS // max(1, elements)) if layout.vectorised else 1
-    parts = []
+    found: dict = {}
     for start in range(0, draws, step):
         part = slice(start, min(start + step, draws))
-        plate = pyro.plate(DRAWS_PLATE, part.stop - start, dim=-layout.nesting - 1)
+        count = part.stop - start
+        plate = pyro.plate(DRAWS_PLATE, count, dim=-layout.nesting - 1)
         with plate if layout.vectorised else nullcontext():
-            parts.append(once(part))
-    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]} if len(parts) > 1 else parts[0]
+            values = once(part)
+        if count == draws:
+            return values
+        for key, value in values.items():
+            rows = len(value) // count  # more than one where a program that is run draw by draw leaves its plates flat
+            if key not in found:
+                found[key] = value.new_empty((draws * rows, *value.shape[1:]))
+            found[key][start * rows : part.stop * rows] = value
+    return found
 
 
 def _tagged(tag: str, values: Values) -> dict[tuple[str, str], torch.Tensor]:
@@ -108,7 +122,7 @@ def _untagged(tag: str, found: dict[tuple[str, str], torch.Tensor]) -> Values:
 
 def _score(layout: Layout, draws: int, model_nodes: Nodes, guide_nodes: Nodes) -> dict[tuple[str, str], torch.Tensor]:
     proposed = {n: node for n, node in model_nodes.items() if node["is_observed"] or n in guide_nodes}
-    drawn = {n: node for n, node in guide_nodes.items() if not node["is_observed"]}
+    drawn = {n: node for n, node in guide_nodes.items() if not node["is_observed"] or is_factor(node)}
     kept = [site for kind in ("latent", "deterministic") for site in layout.of(kind)]
     values = {site.name: align(site, model_nodes[site.name]["value"], draws) for site in kept}
     return {
@@ -141,15 +155,32 @@ def simulate(
 
 
 def guide_values(guide: Callable, layout: Layout, draws: int, args: Sequence) -> Values:
-    """Draws of the guide alone, not scored: the model's latent sites, name → (S, *plates, *event)."""
+    """Draws of the guide alone, not scored: the model's latent sites, name → (S, *plates, *event).
+
+    Raises UsageError for a guide that lacks one of them.
+    """
 
     def once(part: slice) -> Values:
         nodes = sample_nodes(poutine.trace(poutine.replay(guide, trace=layout.subsample)).get_trace(*args))
-        count = part.stop - part.start
-        return {s.name: align(s, nodes[s.name]["value"], count) for s in layout.of("latent") if s.name in nodes}
+        missing = [s.name for s in layout.of("latent") if s.name not in nodes]
+        if missing:
+            raise UsageError(f"the guide has no site {', '.join(map(repr, missing))}: this check needs it there")
+        return {s.name: align(s, nodes[s.name]["value"], part.stop - part.start) for s in layout.of("latent")}
 
     with explained("drawing from the guide"):
         return _over_draws(layout, draws, layout.latent_elements, once)
+
+
+def depends_on(guide: Callable, model: Callable, layout: Layout, args: tuple, other: tuple) -> bool:
+    """Whether the guide answers to its data: the same random numbers give another draw or density for other data.
+
+    A guide with parameters of its own for each data point (Pyro's autoguides) doesn't; it knows these data alone.
+    """
+    found = []
+    for arguments in (args, other):
+        with seeded(0):
+            found.append(draw(model, guide, layout, 1, arguments).log_q)
+    return not torch.equal(*found)
 
 
 def replay(

@@ -18,7 +18,7 @@ import torch
 from pyro.infer import MCMC, NUTS
 from pyro.infer.autoguide import init_to_value
 
-from pathscore.diagnostics.programs import guide_values, prepare
+from pathscore.diagnostics.programs import draw, prepare
 from pathscore.diagnostics.seeding import seeded
 from pathscore.errors import UsageError
 
@@ -58,7 +58,7 @@ def nuts(
 ) -> Reference:
     """Run NUTS on the rows of `args` jointly and compare each latent coordinate with 1 000 draws of the guide.
 
-    Raises UsageError for a model with discrete latents, or without any.
+    Raises UsageError for a model with discrete latents, without any, or with a subsampled plate.
     """
     with seeded(seed):
         layout = prepare(model, guide, args)
@@ -67,9 +67,10 @@ def nuts(
             raise UsageError(
                 "NUTS needs continuous latents: for discrete ones compare with enumeration or a longer importance run"
             )
+        if layout.subsampled:
+            raise UsageError("NUTS needs all the data at once: this program draws a minibatch in a subsampled plate")
         with torch.no_grad():
-            drawn = guide_values(guide, layout, 1000, args)
-            starts = guide_values(guide, layout, chains, args)
+            drawn, starts = (draw(model, guide, layout, count, args).values for count in (1000, chains))
         runs = [
             _chain(
                 model,
@@ -85,7 +86,7 @@ def nuts(
         s.name: np.stack([run.get_samples()[s.name].reshape(draws, -1).numpy() for run in runs]) for s in latents
     }
     found = np.concatenate(list(samples.values()), -1)  # (chains, draws, M)
-    q = torch.cat([drawn[s.name].flatten(1) for s in latents], 1).numpy()  # (1000, M)
+    q = torch.cat([drawn[s.name].detach().reshape(1000, -1) for s in latents], 1).numpy()  # (1000, M)
     divergences = sum(len(d) for run in runs for d in run.diagnostics().get("divergences", {}).values())
     return compare(found, q, divergences)
 

@@ -19,6 +19,7 @@ import torch
 from pathscore.diagnostics.blocks import BLOCK_ELEMENTS
 from pathscore.diagnostics.layout import Layout
 from pathscore.diagnostics.programs import draw, prepare, simulate
+from pathscore.diagnostics.rows import as_argument, data_site, require_amortised
 from pathscore.diagnostics.seeding import seeded
 from pathscore.errors import UsageError
 
@@ -64,15 +65,16 @@ def reliability(
 ) -> Reliability:
     """Curves of the data in `args` and of `data_sets` simulated sets of the same size, `draws` draws of z each.
 
-    Raises UsageError for data that aren't 0/1, for an observed site that isn't the first argument, and for a
-    likelihood without a mean.
+    Raises UsageError for data that aren't 0/1, for an observed site that isn't the first argument, and for latents that
+    several data share.
     """
     with torch.no_grad(), seeded(seed):
         layout = prepare(model, guide, args)
         _require_binary(layout, args)
         pairs = [_pixels(model, guide, layout, args, draws)]
         for _ in range(data_sets):
-            drawn = simulate(model, layout, 1, args)[layout.observed().name][0].to(args[0].dtype)
+            drawn = as_argument(simulate(model, layout, 1, args)[layout.observed().name][0], args)
+            require_amortised(model, guide, layout, args, drawn)
             pairs.append(_pixels(model, guide, layout, (drawn, *args[1:]), draws))
     held_out, *simulated = (curve(*pair) for pair in pairs)
     predicted, observed = (np.concatenate(parts) for parts in zip(*pairs[1:], strict=True))
@@ -81,9 +83,14 @@ def reliability(
 
 
 def _require_binary(layout: Layout, args: tuple) -> None:
-    x = args[0] if args and torch.is_tensor(args[0]) else torch.empty(0)
-    if tuple(x.shape) != layout.observed().shape or not bool(((x == 0) | (x == 1)).all()):
-        raise UsageError("reliability of pixel probabilities needs 0/1 data as the program's first argument")
+    x = layout.observed_values[layout.observed().name]
+    if not bool(((x == 0) | (x == 1)).all()):
+        raise UsageError("reliability of pixel probabilities needs 0/1 data")
+    data_site(layout, args)
+    if layout.shared:
+        raise UsageError(
+            f"reliability of pixel probabilities needs latents local to each data point; {layout.shared} are not"
+        )
 
 
 def _pixels(model, guide, layout: Layout, args: tuple, draws: int) -> tuple[np.ndarray, np.ndarray]:

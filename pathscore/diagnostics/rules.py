@@ -8,7 +8,7 @@ from pathscore.diagnostics.rule import Rule
 
 REWEIGHT = (
     "Use the importance weights in posterior.nc (sample_stats/log_weight) for expectations; train longer, use a wider "
-    "or structured guide (--guide, --hidden), or an importance-weighted objective (--elbo renyi)."
+    "or structured guide (--guide, --hidden), or an importance-weighted objective (--elbo iwae)."
 )
 PRIOR_DRAWS = (
     "A guide trained on data sees little of what the model draws from its prior: compare the aggregate posterior with "
@@ -33,7 +33,7 @@ RULES: dict[str, Rule] = {
         watch="The guide differs visibly from the exact posterior.",
         bad="The guide is far from the exact posterior.",
         try_next=REWEIGHT,
-        try_if_bad="The space is small enough to sum out: train with --elbo enum, or use the exact posterior.",
+        try_if_bad="Use the exact posterior, which is known here; with discrete latents, train with --elbo enum.",
     ),
     "relative_ess": Rule(
         title="Relative effective sample size (median)",
@@ -48,13 +48,13 @@ RULES: dict[str, Rule] = {
     ),
     "khat": Rule(
         title="Data points whose Pareto k-hat is too large",
-        form="{:.0%}",
+        form="{:.1%}",
         limits=(0.05, 0.25),
         good="The importance estimates can be trusted on nearly all data points.",
         watch="On some data points the importance estimate must not be trusted (the KL may still be small).",
         bad="On many data points the importance estimate must not be trusted (the KL may still be small).",
         try_next="Draw more (--draws): the threshold rises with the number of draws.",
-        try_if_bad="The guide's tails are lighter than the posterior's: widen it, or train with --elbo renyi.",
+        try_if_bad="The guide's tails are lighter than the posterior's: widen it, or train with --elbo iwae.",
     ),
     "ranks": Rule(
         title="Calibration of ranks, simulated data",
@@ -91,7 +91,8 @@ RULES: dict[str, Rule] = {
         good="The guide's family fits the posterior once its parameters are right.",
         watch="Part of the gap is the guide's family: none of its members fits the posterior.",
         bad="The guide's family can't fit the posterior.",
-        try_next="More layers, a guide with dependence between latents, or an importance-weighted objective.",
+        try_next="A guide with dependence between latents, more layers (--layers), or an importance-weighted objective "
+        "(--elbo iwae).",
     ),
     "chains": Rule(
         title="Guide against NUTS chains, largest difference of a mean",
@@ -131,7 +132,7 @@ RULES: dict[str, Rule] = {
         title="Aggregate posterior against prior",
         form="{:.2f} nat",
         limits=(1.0, 5.0),
-        good="Latents of real data look like draws from the prior: samples will look like data.",
+        good="Unit by unit, latents of real data look like draws from the prior.",
         watch="Latents of real data fill only part of the prior: some samples will not look like data.",
         bad="The prior has large regions that no data point uses: samples from there are untrained.",
         try_next="Learn the prior (--prior learned), or lower the rate (--kl-weight).",
@@ -154,7 +155,8 @@ RULES: dict[str, Rule] = {
         good="Pixel probabilities mean the same for held-out data as for data of the model itself.",
         watch="Pixel probabilities are somewhat too bold or too timid for held-out data.",
         bad="Pixel probabilities are much too bold or too timid for held-out data.",
-        try_next="A held-out curve flatter than the model's is overfitting: stop earlier or use a smaller decoder.",
+        try_next="A held-out curve flatter than the model's is overfitting: stop earlier or use a smaller decoder. A "
+        "steeper one says that there was more to learn: train longer.",
         about="model",
     ),
 }

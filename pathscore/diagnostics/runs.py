@@ -7,7 +7,7 @@ run inside `scratch_store()`, a parameter store that is thrown away.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,13 @@ def open_run(path: str | Path) -> Run:
     metrics = read_metrics(path / rundir.METRICS)
     job.model.eval()
     job.guide.eval()
-    return Run(path, job, step, summary, metrics, tuple(notes))
+    return Run(path, _without_training_set(job), step, summary, metrics, tuple(notes))
+
+
+def _without_training_set(job: Assembly) -> Assembly:
+    """The job with no rows to train on: nothing here reads them, and they may be most of the memory."""
+    empty = replace(job.dataset, x=job.dataset.x[:0].clone(), labels=None)
+    return replace(job, dataset=empty)
 
 
 def _restore(module: nn.Module, state: dict | None, where: Path) -> None:

@@ -77,6 +77,8 @@ class NetCDF(Store):
                 node.dimensions[dim] = size
                 labels = self.labels(dim, size)
                 node.create_variable(dim, (dim,), labels.dtype)[:] = labels
+        if 0 in shape or not shape:  # a single number, or none: netCDF has no blocks of those
+            return node.create_variable(name, dims, dtype)
         # The event stays whole: a block is (chain 1, draws, data, *event).
         blocks = tuple(min(n, _ROWS_PER_BLOCK) if i < 3 else n for i, n in enumerate(shape))
         packed = {"compression": "gzip", "compression_opts": 1} if np.dtype(dtype).kind == "i" else {}

@@ -5,18 +5,19 @@ already in ArviZ's schema) and returns verdicts, tables, pictures and the number
 points, S draws.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from pathscore.diagnostics.layout import Layout
+from pathscore.diagnostics.layout import Layout, describe
 from pathscore.diagnostics.programs import prepare
+from pathscore.diagnostics.rows import cut, row_plate
 from pathscore.diagnostics.verdicts import Verdict
-from pathscore.errors import UsageError, suggest
+from pathscore.errors import PathscoreError, UsageError, suggest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,10 +80,45 @@ class Subject:
         """Whether every latent is discrete."""
         return all(site.discrete for site in self.layout.of("latent"))
 
+    @property
+    def points(self) -> int:
+        """Data points with latents of their own: elements of the plates that every site shares; 1 without them."""
+        return math.prod(self.layout.plate_sizes[name] for name in self.layout.common)
+
+    @property
+    def point_sites(self) -> list[str]:
+        """Continuous latents that are the same in every draw: the guide gives a point for them, no distribution."""
+        draws = self.tree["posterior"].to_dataset()
+        sites = [s.name for s in self.layout.of("latent") if not s.discrete and draws.sizes["draw"] > 1]
+        few = {name: draws[name].isel(chain=0, draw=slice(0, 10)).values for name in sites}
+        return [name for name, values in few.items() if (values == values[:1]).all()]
+
     def first(self, count: int) -> tuple:
-        """The program arguments for the first `count` data points."""
-        total = len(self.args[0])
-        return tuple(a[:count] if torch.is_tensor(a) and a.dim() and len(a) == total else a for a in self.args)
+        """The program arguments for the first `count` data points, or for all where they have no rows to cut.
+
+        Data that share a latent are never cut: the posterior is that of all of them. Raises UsageError for a program
+        that can't be called with fewer rows.
+        """
+        plate, total = row_plate(self.layout, self.args)
+        if plate is None or count >= total:
+            return self.args
+        args = cut(self.args, slice(0, count))
+        try:
+            sites = describe(self.model, self.guide, args).sites.values()
+        except PathscoreError:
+            raise
+        except Exception as error:  # whatever a program raises that was written for one number of rows
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]  # Pyro adds the shapes of all sites
+            raise UsageError(self._uncut(plate, count, reason)) from error
+        if {n for s in sites for dim, n in zip(s.plates, s.shape, strict=False) if dim == plate} != {count}:
+            raise UsageError(self._uncut(plate, count, "it keeps its size"))
+        return args
+
+    def _uncut(self, plate: str, count: int, reason: str) -> str:
+        return (
+            f"the program can't be called with {count} of the {self.points} rows of plate {plate!r} ({reason}): size "
+            "its plates by len(x), or examine no more rows than this check takes"
+        )
 
 
 @dataclass(frozen=True)

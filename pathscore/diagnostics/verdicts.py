@@ -34,17 +34,19 @@ def judge(name: str, value: float, *, evidence: bool = True, note: str = "") -> 
     """The verdict of rule `name` on a value; `note` is put after the value."""
     rule = RULES[name]
     status = rule.status(value)
-    if status != "unknown" and not evidence:
+    if status in ("watch", "bad") and not evidence:
         status = "good"
+        # A reader who compares the value with the threshold would wonder why it isn't flagged.
+        note = f"{note} (not clearly beyond the threshold)".strip() if rule.limits[0] else note
     shown = "not available" if math.isnan(value) else rule.form.format(value)
     value_text = f"{shown} {note}".strip()
     advice = rule.advice(status)
     return Verdict(name, rule.title, status, value_text, rule.threshold(), rule.meaning(status), advice, rule.about)
 
 
-def not_computed(name: str, title: str, reason: str) -> Verdict:
+def not_computed(name: str, title: str, reason: str, about: str = "guide") -> Verdict:
     """A verdict that says why there is none."""
-    return Verdict(name, title, "unknown", "not computed", "", reason)
+    return Verdict(name, title, "unknown", "not computed", "", reason, about=about)
 
 
 def overall(verdicts: Iterable[Verdict]) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 
 from pathscore.diagnostics import plots
 from pathscore.diagnostics.reference import RHAT, Reference, nuts
+from pathscore.diagnostics.rows import row_plate
 from pathscore.diagnostics.subject import Picture, Section, Subject, Table
 from pathscore.diagnostics.verdicts import Verdict, judge, not_computed
 
@@ -13,7 +14,9 @@ from pathscore.diagnostics.verdicts import Verdict, judge, not_computed
 def section(subject: Subject) -> Section:
     """NUTS on a few data points against the guide."""
     effort = subject.effort
-    intro = f"NUTS chains of the model on {effort.chain_points} data points, beside 1 000 draws of the guide."
+    points = min(effort.chain_points, subject.points)
+    where = f"{points} data points" if row_plate(subject.layout, subject.args)[0] else "all the data together"
+    intro = f"NUTS chains of the model on {where}, beside 1 000 draws of the guide."
     if effort.chain_points == 0 or any(site.discrete for site in subject.layout.of("latent")):
         reason = "NUTS needs continuous latents." if effort.chain_points else "Not asked for (chain_points=0)."
         return Section(

@@ -8,6 +8,7 @@ from pathscore.diagnostics import plots
 from pathscore.diagnostics.gaps import Gaps, gaps
 from pathscore.diagnostics.subject import Picture, Section, Subject, Table
 from pathscore.diagnostics.verdicts import Verdict, judge
+from pathscore.errors import UsageError
 
 INTRO = (
     "The guide's parameters were re-optimised for each of {points} data points. What that gains is the "
@@ -19,6 +20,8 @@ INTRO = (
 def section(subject: Subject) -> Section:
     """Amortisation gap beside approximation gap."""
     effort = subject.effort
+    if subject.point_sites:
+        raise UsageError(f"{subject.point_sites} are points in the guide, without a distribution: there is no gap")
     args = subject.first(effort.gap_points)
     found = gaps(subject.model, subject.guide, args, steps=effort.gap_steps, seed=effort.seed + 2)
     several = len(subject.layout.of("latent")) > 1

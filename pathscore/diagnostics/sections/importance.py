@@ -9,6 +9,7 @@ import torch
 from pathscore import exact
 from pathscore.diagnostics import plots
 from pathscore.diagnostics.importance import Importance, importance
+from pathscore.diagnostics.rules import RULES
 from pathscore.diagnostics.subject import Picture, Section, Subject, Table
 from pathscore.diagnostics.verdicts import Verdict, judge
 
@@ -22,6 +23,8 @@ EXACT_ELEMENTS = 2**23
 def section(subject: Subject) -> Section:
     """k-hat, relative ESS, log p(x) and its gap to the ELBO; exact KL by enumeration or in closed form."""
     found = importance(subject.log_weight)
+    if subject.point_sites:
+        return Section("importance", TITLE, INTRO.format(draws=found.draws), [_point(subject.point_sites)])
     reference = exact_reference(subject)
     joint = found.gap.ndim == 0
     notes = [
@@ -33,7 +36,7 @@ def section(subject: Subject) -> Section:
         )
     return Section(
         "importance",
-        "How good is the guide",
+        TITLE,
         INTRO.format(draws=found.draws),
         verdicts=[*_verdicts(found, subject.discrete), *_exact_verdict(reference)],
         tables=[_table(found, reference)],
@@ -43,10 +46,25 @@ def section(subject: Subject) -> Section:
     )
 
 
+TITLE = "How good is the guide"
 INTRO = (
     "Every draw of the guide has an importance weight p(x, z) / q(z | x). If the guide were the posterior, all "
     "weights of a data point would be equal. {draws} draws a data point."
 )
+
+
+def _point(sites: list[str]) -> Verdict:
+    """What is said of a guide that isn't a distribution; its KL from the posterior is infinite."""
+    return Verdict(
+        "gap",
+        RULES["gap"].title,
+        "bad",
+        "infinite",
+        RULES["gap"].threshold(),
+        f"{', '.join(sites)}: the same in every draw. The guide is a point estimate, which has no spread to trust and "
+        "no importance weights.",
+        "Give it a distribution (AutoNormal in place of AutoDelta), or read it as a point estimate alone.",
+    )
 
 
 def _mean(values: np.ndarray) -> tuple[float, float]:
@@ -64,7 +82,7 @@ def _verdicts(found: Importance, discrete: bool) -> list[Verdict]:
     ]
     if not discrete:
         share = float(np.mean(found.khat > found.khat_threshold)) if not np.isnan(found.khat).all() else float("nan")
-        verdicts.append(judge("khat", share, note=f"above {found.khat_threshold:.2f}"))
+        verdicts.append(judge("khat", share, note=f"(k-hat above {found.khat_threshold:.2f})"))
     return verdicts
 
 
@@ -84,7 +102,7 @@ def exact_reference(subject: Subject) -> dict[str, Any] | None:
 
 def _exact_points(subject: Subject) -> int:
     """As many data points as fit, from the rows that one of them takes. Raises UsageError for too many states."""
-    layout, total = subject.layout, max(1, len(subject.args[0]))
+    layout, total = subject.layout, subject.points
     if subject.discrete:
         rows = exact.count_states(subject.model, subject.guide, *subject.first(2))
     else:  # the closed form interpolates a quadratic in D variables

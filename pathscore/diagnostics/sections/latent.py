@@ -46,10 +46,10 @@ def section(subject: Subject) -> Section:
 def _decomposition(found: LatentUse) -> str:
     """The rate split in two, where the data are many enough to tell."""
     if found.aggregate_gap is None:
-        return "(sum over units of their own divergence)"
+        return "(unit by unit, summed)"
     return (
-        f"(sum over units of their own divergence; all together {found.aggregate_gap:.2f}, which with an information "
-        f"of {found.information:.2f} makes the rate)"
+        f"(unit by unit, summed; of all units together {found.aggregate_gap:.2f} = rate {found.rate:.2f} − information "
+        f"{found.information:.2f})"
     )
 
 
@@ -64,9 +64,7 @@ def _table(found: LatentUse) -> Table:
         )
         for name, s in found.sites.items()
     ]
-    return Table(
-        ("site", "active units", "rate (nat)", "largest |q̄ mean − prior mean| (prior sd)", "sd of q̄ ÷ prior"), rows
-    )
+    return Table(("site", "active units", "rate (nat)", "largest shift of a mean (prior sd)", "sd ÷ prior sd"), rows)
 
 
 def _site_pictures(name: str, site: SiteUse, subject: Subject) -> list[Picture]:

@@ -6,8 +6,9 @@ from pathscore.diagnostics import plots
 from pathscore.diagnostics.calibration import ALPHA
 from pathscore.diagnostics.predictive import Predictive, check
 from pathscore.diagnostics.reliability import Reliability, reliability
+from pathscore.diagnostics.rules import RULES
 from pathscore.diagnostics.subject import Picture, Section, Subject
-from pathscore.diagnostics.verdicts import judge
+from pathscore.diagnostics.verdicts import Verdict, judge, not_computed
 from pathscore.errors import UsageError
 
 PIXELS = 2**18
@@ -23,7 +24,7 @@ def section(subject: Subject) -> Section:
     """Ranks and rootogram of a summary, PAVA for 0/1 data."""
     effort, pair = subject.effort, (subject.model, subject.guide, subject.args)
     found = check(*pair, draws=effort.check_draws, seed=effort.seed + 4)
-    verdicts = [judge("counts", found.deviation, evidence=found.p_value <= ALPHA, note=f"(p = {found.p_value:.2g})")]
+    verdicts = [_counts(found)]
     pictures, notes, pixel_error = _pictures(found), [], None
     try:
         curves = reliability(subject.model, subject.guide, _few(subject), seed=effort.seed + 8)
@@ -49,13 +50,23 @@ def section(subject: Subject) -> Section:
     )
 
 
+def _counts(found: Predictive) -> Verdict:
+    if found.shared:
+        reason = (
+            f"{', '.join(found.shared)}: shared by several data, so that their ranks under the model are not "
+            "independent and there is no test. Look at the rootogram."
+        )
+        return not_computed("counts", RULES["counts"].title, reason, about="model")
+    return judge("counts", found.deviation, evidence=found.p_value <= ALPHA, note=f"(p = {found.p_value:.2g})")
+
+
 def _few(subject: Subject) -> tuple:
     """The first data points, as many as have PIXELS pixels."""
-    return subject.first(max(2, PIXELS * len(subject.args[0]) // subject.layout.elements))
+    return subject.first(max(2, PIXELS * subject.points // subject.layout.elements))
 
 
 def _pictures(found: Predictive) -> list[Picture]:
-    return [
+    pictures = [
         Picture(
             "rootogram",
             f"Rootogram: {found.statistic} in held-out data and in draws of the model",
@@ -76,6 +87,7 @@ def _pictures(found: Predictive) -> list[Picture]:
             partial(plots.ecdf_plot, pit=found.pit[:, None], worst=0, label=found.statistic),
         ),
     ]
+    return pictures[:1] if found.shared else pictures
 
 
 def _pava(found: Reliability) -> Picture:
