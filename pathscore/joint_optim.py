@@ -167,7 +167,8 @@ def gradient_norm(gradients: list[Tensor]) -> float:
     if not gradients:
         return 0.0
     norms = _norm(gradients)
-    total = torch.linalg.vector_norm(torch.stack([norm.to(norms[0]) for norm in norms])).item()
+    alike = all(norm.dtype is norms[0].dtype for norm in norms)
+    total = torch.linalg.vector_norm(torch.stack(norms if alike else [norm.to(norms[0]) for norm in norms])).item()
     if total != total or total != float("inf"):
         return total
     return sum(g.double().square().sum().item() for g in gradients) ** 0.5

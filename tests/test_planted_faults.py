@@ -63,12 +63,13 @@ class SharedNoise(DiSARM):
     noise = None
 
     def sample(self, fn):
-        value, u = super().sample(fn)
+        value, (u, *_) = super().sample(fn)
         first = type(self).noise
         if first is None or first.shape[1:] != u.shape[1:]:
             first = type(self).noise = u
         u = torch.cat([first, u[len(first) :]])  # later layers draw more rows than the first
-        return (u < torch.sigmoid(unwrap(fn).logits)).to(value), u
+        bits, partner = self.pair(torch.sigmoid(unwrap(fn).logits.detach()), u)
+        return bits.to(value), (u, bits, partner)
 
 
 class ControlIgnoresTheta(RELAX):
@@ -90,11 +91,10 @@ class HalfMinusU(ARM):
 
 
 class IndependentPair(DiSARM):
-    def pair(self, fn, noise):
-        bits, _, logits = super().pair(fn, noise)
-        generator = torch.Generator().manual_seed(7)
-        u = torch.rand(noise.shape, generator=generator, dtype=noise.dtype)
-        return bits, (u < torch.sigmoid(logits.detach())).to(bits), logits
+    def pair(self, probs, u):
+        bits, _ = super().pair(probs, u)
+        other = torch.rand(u.shape, generator=torch.Generator().manual_seed(7), dtype=u.dtype)
+        return bits, (other < probs).to(bits)
 
 
 class ForgetsAValue(Enumerate):

@@ -66,8 +66,10 @@ class RowSampler(Messenger):
             shape = tuple(fn.batch_shape + fn.event_shape)
             raise UsageError(f"site '{site.name}' does not broadcast over a leading row dimension: shape {shape}")
         base = slice(0, self.plan.particles)
-        value, noise = site.estimator.sample(self._drawn(site, fn))
+        drawn = self._drawn(site, fn)
+        value, noise = site.estimator.sample(drawn)
         draw = Draw(fn, value, tree_map_only(Tensor, lambda t: t[base], noise))
+        draw.base_fn = drawn if drawn.batch_shape[0] == self.plan.particles else None
         pieces = [value[base]]
         for name, rows in self.plan.slices.items():
             if name == site.name:
@@ -85,7 +87,8 @@ class RowSampler(Messenger):
         return narrow(fn, slice(0, end)) if end < self.plan.rows else fn
 
     def _branch(self, site: SitePlan, draw: Draw, base: Tensor) -> Tensor:
-        draw.base_fn = narrow(draw.fn, slice(0, self.plan.particles))
+        if draw.base_fn is None:
+            draw.base_fn = narrow(draw.fn, slice(0, self.plan.particles))
         draw.branch = site.estimator.branch(draw.base_fn, base, draw.noise)
         if is_validation_enabled() and draw.branch.shape != (site.rows, *base.shape):
             raise ValueError(f"{site.estimator.name}.branch returned {tuple(draw.branch.shape)}, expected R × K × …")

@@ -138,7 +138,7 @@ def _log_prob(plan: Plan, site: Any, estimator: Estimator) -> Tensor:
 def _with_branch_density(plan: Plan, site: Any, estimator: Estimator, log_prob: Tensor) -> Tensor:
     """`log_prob` with the estimator's own rows under the density it asks for there (Concrete, say)."""
     rows = plan.slices.get(site["name"])
-    if rows is None:
+    if rows is None or type(estimator).branch_log_prob is Estimator.branch_log_prob:
         return log_prob
     own = estimator.branch_log_prob(narrow(site["fn"], rows), site["value"][rows])
     return log_prob if own is None else torch.cat([log_prob[: rows.start], own, log_prob[rows.stop :]])

@@ -49,17 +49,15 @@ class _Antithetic(Estimator):
         with torch.no_grad():
             probs = torch.sigmoid(bit_logits(fn))
             u = torch.rand_like(probs)
-            return from_bits(fn, (u < probs).to(probs.dtype)), u
+            bits, partner = self.pair(probs, u)
+            return from_bits(fn, bits), (u, bits, partner)
 
-    def pair(self, fn: Any, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Bits of the draw, bits of its partner, and their logits (with graph)."""
-        logits = bit_logits(fn)
-        probs = torch.sigmoid(logits.detach())
-        return (noise < probs).to(probs.dtype), (1 - noise < probs).to(probs.dtype), logits
+    def pair(self, probs: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Bits of the draw and bits of its partner."""
+        return (u < probs).to(probs.dtype), (1 - u < probs).to(probs.dtype)
 
     def branch(self, fn: Any, value: Tensor, noise: Any) -> Tensor:
-        with torch.no_grad():
-            return from_bits(fn, self.pair(fn, noise)[1])[None]
+        return from_bits(fn, noise[2])[None]
 
     def weights(self, site: Site) -> Tensor:
         return torch.full((2,), 0.5, dtype=site.cost.dtype, device=site.cost.device).reshape(
@@ -67,9 +65,9 @@ class _Antithetic(Estimator):
         )
 
     def surrogate(self, site: Site) -> Tensor:
-        bits, partner, logits = self.pair(site.fn, site.noise)
+        (u, bits, partner), logits = site.noise, bit_logits(site.fn)
         difference = (site.cost[0] - site.cost[1])[(...,) + (None,) * (logits.ndim - site.cost[0].ndim)]
-        coefficient = self.coefficient(site.noise, bits, partner, logits.detach())
+        coefficient = self.coefficient(u, bits, partner, logits.detach())
         terms = difference * coefficient * live_bits(site.fn, bits, partner) * logits
         return terms.sum(tuple(range(site.cost[0].ndim, terms.ndim))) if terms.ndim > site.cost[0].ndim else terms
 
