@@ -1,13 +1,14 @@
 """Where to put the nodes of one latent variable: its finite support, or a one-dimensional quadrature rule.
 
-`rule_for(name, fn, nodes) -> Rule` looks the distribution up in a table; `rule.place(base, index)` returns, for
+`rule_for(name, fn, nodes, prior) -> Rule` looks the distribution up in a table; `rule.place(base, index)` returns, for
 the node that `index` (S, 1, …, *elements) names at each row, value, log weight and log measure, all per event
 element: Σ_i exp(log_weight_i) f(value_i) ≈ E_q f, and Σ_i exp(log_measure_i) f(value_i) ≈ ∫ f. A finite support
 has measure 1. The rules, exact up to the stated limit:
 
 - Normal and its elementwise transforms (LogNormal, …): Gauss–Hermite, nodes move with the parameters;
   exact for polynomials in z of degree 2 n − 1.
-- Laplace: Gauss–Laguerre on each side of the location, n/2 nodes a side.
+- Laplace: Gauss–Laguerre on each side of the location, n/2 nodes a side; where the model's law at the site is a
+  Laplace as well, outside of both kinks, and Gauss–Legendre between them, n/3 nodes each.
 - other continuous laws (Gamma, Beta, StudentT, …): the double exponential rule, z = T(c + s sinh u) with T the
   map from ℝ to the support, equal steps in u where q has mass; error falls geometrically with n for densities
   that are smooth inside their support.
@@ -34,10 +35,14 @@ Placed = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class Rule:
-    """`size` nodes per event element; `place(base, index)` → (value, log_weight, log_measure)."""
+    """`size` nodes per event element; `place(base, index)` → (value, log_weight, log_measure).
+
+    exact: whether sums over the nodes are expectations whatever is summed; a quadrature needs it to be smooth.
+    """
 
     size: int
     place: Callable[[torch.distributions.Distribution, torch.Tensor], Placed]
+    exact: bool = False
 
 
 def unwrap(fn):
@@ -74,7 +79,7 @@ def finite(base, nodes: int) -> Rule:
         log_q = base.log_prob(value)
         return value, log_q, torch.zeros_like(log_q)
 
-    return Rule(size, place)
+    return Rule(size, place, exact=True)
 
 
 def counts(base, nodes: int) -> Rule:
@@ -86,7 +91,7 @@ def counts(base, nodes: int) -> Rule:
         log_q = base.log_prob(value)
         return value, log_q, torch.zeros_like(log_q)
 
-    return Rule(size, place)
+    return Rule(size, place, exact=True)
 
 
 def point(base, nodes: int) -> Rule:
@@ -97,7 +102,7 @@ def point(base, nodes: int) -> Rule:
         zero = torch.zeros(torch.broadcast_shapes(index.shape, base.batch_shape), device=value.device)
         return value, zero, zero
 
-    return Rule(1, place)
+    return Rule(1, place, exact=True)
 
 
 def _constant(array: np.ndarray, index: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -126,6 +131,35 @@ def laguerre(base, nodes: int) -> Rule:
         return _weighted(base, value, _constant(log_weight, index, base.loc).expand_as(value))
 
     return Rule(len(t), place)
+
+
+def between_kinks(base, nodes: int, kink: torch.Tensor) -> Rule:
+    """Laplace with a second kink in the model: Laguerre below and above the two, Legendre in between.
+
+    The second one's place may depend on parameters and on what is drawn upstream; here it is that of one run. Wherever
+    it is the rule integrates smooth functions, and it is exact for the prior where its place is the same in all rows.
+    """
+    third = max(1, min(nodes, GAUSS_LIMIT) // 3)
+    (tail, tail_weight), (inner, inner_weight) = (
+        np.polynomial.laguerre.laggauss(third),
+        np.polynomial.legendre.leggauss(third),
+    )
+    kind = np.repeat([0, 1, 2], third)
+    t = np.concatenate([tail, (inner + 1) / 2, tail])
+    log_rule = np.log(np.concatenate([tail_weight / 2, inner_weight / 2, tail_weight / 2]))
+
+    def place(base, index):
+        loc, scale = base.loc, base.scale
+        low, high = torch.minimum(loc, kink.to(loc)), torch.maximum(loc, kink.to(loc))
+        gap = (high - low).clamp_min(torch.finfo(loc.dtype).tiny)  # no panel: weights of nothing, and no NaN
+        at, log_weight = _constant(t, index, loc), _constant(log_rule, index, loc)
+        which = torch.as_tensor(kind, device=loc.device)[index.to(loc.device)]
+        value = torch.where(which == 0, low - scale * at, torch.where(which == 1, low + gap * at, high + scale * at))
+        beyond = torch.where(which == 0, low - loc, loc - high) / scale  # log of twice q's mass in that tail
+        log_weight = log_weight + torch.where(which == 1, base.log_prob(value) + gap.log(), beyond)
+        return _weighted(base, value, log_weight)
+
+    return Rule(3 * third, place)
 
 
 def transformed(base, nodes: int) -> Rule:
@@ -210,12 +244,14 @@ RULES: tuple[tuple[Callable[..., bool], Callable[..., Rule]], ...] = (
 )
 
 
-def rule_for(name: str, fn, nodes: int) -> Rule:
-    """The rule of one latent site.
+def rule_for(name: str, fn, nodes: int, prior=None) -> Rule:
+    """The rule of one latent site; `prior` is what the model has there.
 
     Raises UsageError when the site's distribution has neither a finite support nor a one-dimensional rule.
     """
-    base = unwrap(fn)
+    base, above, laplace = unwrap(fn), unwrap(prior), torch.distributions.Laplace
+    if isinstance(base, laplace) and isinstance(above, laplace):
+        return between_kinks(base, nodes, above.loc.detach())
     for applies, make in RULES:
         if applies(base):
             return make(base, nodes)
