@@ -354,6 +354,11 @@ class TestTable:
             refusal("trace", "norml")
         assert make_elbo("renyi", num_particles=2, alpha=0.5).alpha == 0.5
 
+    @pytest.mark.parametrize("name", ["renyi", *(entry.name for entry in WEIGHTED)])
+    def test_no_bound_over_particles_is_the_elbo_by_default(self, name):
+        """With one particle L_K and Rényi's bound of any order are the ELBO."""
+        assert ELBOS[name].particles > 1
+
     def test_estimators_make_a_site_elbo(self):
         for name, credit in (("trace", "plate"), ("tracegraph", "graph")):
             elbo = make_elbo(name, "score", num_particles=2)
