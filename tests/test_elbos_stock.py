@@ -166,6 +166,7 @@ class TestImportanceWeighted:
     def draws(self, elbo, programs, seed=5):
         model, guide, x = programs
         svi = SVI(model, guide, "sgd", elbo)
+        svi.recorder.watching = True  # as during a step
         torch.manual_seed(seed)
         with svi.scope():
             loss = elbo.loss_and_grads(model, guide, x)
