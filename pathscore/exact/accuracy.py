@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from pathscore.exact.enumeration import NODES, latents_of
-from pathscore.exact.quadrature import GAUSS_LIMIT
+from pathscore.exact.gauss import GAUSS_LIMIT
 from pathscore.exact.rows import cuda_in_use
 
 TOLERANCE = 1e-4

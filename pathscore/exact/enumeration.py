@@ -14,8 +14,9 @@ import torch
 from pyro.poutine.messenger import Messenger
 
 from pathscore.errors import UsageError
-from pathscore.exact.quadrature import Rule, elements, rule_for, unwrap
+from pathscore.exact.quadrature import elements, rule_for, unwrap
 from pathscore.exact.rows import Term, plates, run_rows, site_terms, trial, unfold
+from pathscore.exact.rule import Rule
 
 STATE_LIMIT = 2**14
 NODES = 64

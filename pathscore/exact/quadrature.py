@@ -18,31 +18,15 @@ References: Golub & Welsch, "Calculation of Gauss quadrature rules", 1969. Takah
 formulas for numerical integration", 1974.
 """
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from pyro import distributions as dist
 from torch.distributions import biject_to, constraints
 
 from pathscore.errors import UsageError
-
-GAUSS_LIMIT = 180  # the weights of further Gauss nodes are below 1e-150, and their computation overflows
-Placed = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """`size` nodes per event element; `place(base, index)` → (value, log_weight, log_measure).
-
-    exact: whether sums over the nodes are expectations whatever is summed; a quadrature needs it to be smooth.
-    """
-
-    size: int
-    place: Callable[[torch.distributions.Distribution, torch.Tensor], Placed]
-    exact: bool = False
+from pathscore.exact.gauss import between_kinks, hermite, laguerre
+from pathscore.exact.rule import Rule, spread, weighted
 
 
 def unwrap(fn):
@@ -57,17 +41,6 @@ def elements(fn) -> torch.Size:
     return fn.event_shape[: len(fn.event_shape) - len(unwrap(fn).event_shape)]
 
 
-def _spread(value: torch.Tensor, base) -> torch.Tensor:
-    """Broadcast a value (S, 1, …, *elements, *event) against the parameters of `base`."""
-    batch = value.shape[: value.dim() - len(base.event_shape)]
-    return value.expand(torch.broadcast_shapes(batch, base.batch_shape) + base.event_shape)
-
-
-def _weighted(base, value: torch.Tensor, log_weight: torch.Tensor) -> Placed:
-    """Nodes with given weights under q: the measure is weight / density."""
-    return value, log_weight, log_weight - base.log_prob(value)
-
-
 def finite(base, nodes: int) -> Rule:
     """Every state of the support, weighted by its own probability."""
     support = base.enumerate_support(expand=False)
@@ -75,7 +48,7 @@ def finite(base, nodes: int) -> Rule:
 
     def place(base, index):
         support = base.enumerate_support(expand=False).reshape(size, *base.event_shape)
-        value = _spread(support[index.to(support.device)], base)
+        value = spread(support[index.to(support.device)], base)
         log_q = base.log_prob(value)
         return value, log_q, torch.zeros_like(log_q)
 
@@ -87,7 +60,7 @@ def counts(base, nodes: int) -> Rule:
     size = int((base.mean + 12 * base.stddev).max().item()) + 40
 
     def place(base, index):
-        value = _spread(index.to(base.mean), base)
+        value = spread(index.to(base.mean), base)
         log_q = base.log_prob(value)
         return value, log_q, torch.zeros_like(log_q)
 
@@ -98,68 +71,11 @@ def point(base, nodes: int) -> Rule:
     """A Delta: one node."""
 
     def place(base, index):
-        value = _spread(base.v, base)
+        value = spread(base.v, base)
         zero = torch.zeros(torch.broadcast_shapes(index.shape, base.batch_shape), device=value.device)
         return value, zero, zero
 
     return Rule(1, place, exact=True)
-
-
-def _constant(array: np.ndarray, index: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    return torch.as_tensor(array, dtype=like.dtype, device=like.device)[index.to(like.device)]
-
-
-def hermite(base, nodes: int) -> Rule:
-    """Normal: z = μ + σ t, with t and weights of Gauss–Hermite for the standard Normal."""
-    t, weight = np.polynomial.hermite_e.hermegauss(min(nodes, GAUSS_LIMIT))
-    log_weight = np.log(weight / math.sqrt(2 * math.pi))
-
-    def place(base, index):
-        value = base.loc + base.scale * _constant(t, index, base.loc)
-        return _weighted(base, value, _constant(log_weight, index, base.loc).expand_as(value))
-
-    return Rule(len(t), place)
-
-
-def laguerre(base, nodes: int) -> Rule:
-    """Laplace: z = μ ± b t, with t and weights of Gauss–Laguerre on each side of the kink at μ."""
-    half, half_weight = np.polynomial.laguerre.laggauss(min(max(nodes, 2), GAUSS_LIMIT) // 2)
-    t, log_weight = np.concatenate([-half, half]), np.log(np.tile(half_weight / 2, 2))
-
-    def place(base, index):
-        value = base.loc + base.scale * _constant(t, index, base.loc)
-        return _weighted(base, value, _constant(log_weight, index, base.loc).expand_as(value))
-
-    return Rule(len(t), place)
-
-
-def between_kinks(base, nodes: int, kink: torch.Tensor) -> Rule:
-    """Laplace with a second kink in the model: Laguerre below and above the two, Legendre in between.
-
-    The second one's place may depend on parameters and on what is drawn upstream; here it is that of one run. Wherever
-    it is the rule integrates smooth functions, and it is exact for the prior where its place is the same in all rows.
-    """
-    third = max(1, min(nodes, GAUSS_LIMIT) // 3)
-    (tail, tail_weight), (inner, inner_weight) = (
-        np.polynomial.laguerre.laggauss(third),
-        np.polynomial.legendre.leggauss(third),
-    )
-    kind = np.repeat([0, 1, 2], third)
-    t = np.concatenate([tail, (inner + 1) / 2, tail])
-    log_rule = np.log(np.concatenate([tail_weight / 2, inner_weight / 2, tail_weight / 2]))
-
-    def place(base, index):
-        loc, scale = base.loc, base.scale
-        low, high = torch.minimum(loc, kink.to(loc)), torch.maximum(loc, kink.to(loc))
-        gap = (high - low).clamp_min(torch.finfo(loc.dtype).tiny)  # no panel: weights of nothing, and no NaN
-        at, log_weight = _constant(t, index, loc), _constant(log_rule, index, loc)
-        which = torch.as_tensor(kind, device=loc.device)[index.to(loc.device)]
-        value = torch.where(which == 0, low - scale * at, torch.where(which == 1, low + gap * at, high + scale * at))
-        beyond = torch.where(which == 0, low - loc, loc - high) / scale  # log of twice q's mass in that tail
-        log_weight = log_weight + torch.where(which == 1, base.log_prob(value) + gap.log(), beyond)
-        return _weighted(base, value, log_weight)
-
-    return Rule(3 * third, place)
 
 
 def transformed(base, nodes: int) -> Rule:
@@ -170,7 +86,7 @@ def transformed(base, nodes: int) -> Rule:
         value, log_weight, _ = inner.place(base.base_dist, index)
         for transform in base.transforms:
             value = transform(value)
-        return _weighted(base, value, log_weight)
+        return weighted(base, value, log_weight)
 
     return Rule(inner.size, place)
 
