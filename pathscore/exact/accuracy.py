@@ -29,9 +29,9 @@ class QuadratureWarning(UserWarning):
 
 
 def coarser(nodes: int) -> tuple[int, int]:
-    """Two rules to compare with: one of nearly as many nodes, which lie elsewhere, and one of three quarters."""
+    """Two rules to compare with, of slightly fewer nodes, which lie elsewhere; one might agree by chance."""
     nodes = min(nodes, GAUSS_LIMIT)
-    return max(2, nodes - 3), max(2, 3 * nodes // 4)
+    return max(2, nodes - 3), max(2, nodes - 7)
 
 
 def approximate(model, guide, args: tuple, options: dict, nodes: int) -> list[str]:
