@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 F64 = torch.float64
+MAX_Z = 4.0
+"""Of every coordinate of a gradient over N = 40 000 draws from a fixed seed, and of the reported bound."""
 
 
 @dataclass

@@ -166,6 +166,7 @@ class TestImportanceWeighted:
     def draws(self, elbo, programs, seed=5):
         model, guide, x = programs
         svi = SVI(model, guide, "sgd", elbo)
+        svi.recorder.watching = True  # as during a step
         torch.manual_seed(seed)
         with svi.scope():
             svi.recorder.watching = True  # as within a step
@@ -354,6 +355,11 @@ class TestTable:
         with pytest.raises(UsageError, match="unknown latent 'norml': did you mean 'normal'"):
             refusal("trace", "norml")
         assert make_elbo("renyi", num_particles=2, alpha=0.5).alpha == 0.5
+
+    @pytest.mark.parametrize("name", ["renyi", *(entry.name for entry in WEIGHTED)])
+    def test_no_bound_over_particles_is_the_elbo_by_default(self, name):
+        """With one particle L_K and Rényi's bound of any order are the ELBO."""
+        assert ELBOS[name].particles > 1
 
     def test_estimators_make_a_site_elbo(self):
         for name, credit in (("trace", "plate"), ("tracegraph", "graph")):

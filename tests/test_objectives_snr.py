@@ -12,6 +12,7 @@ from objective_normals import Chain, Line
 from objective_reference import sampled_gradients
 
 from pathscore.elbos import make_elbo
+from pathscore.elbos.weights import WeightedTerms
 
 GUIDE = {Line: ("m", "s"), Chain: ("m1", "s1", "m2", "h", "s2")}
 WIDE = {Chain: Chain.values | {"s1": 0.2, "s2": 0.2}}  # wider than the posterior: weights with a variance
@@ -64,3 +65,13 @@ def test_variance_of_the_guides_gradient_at_discrete_sites(K):
     assert variance["disarm"] < variance["vimco, geometric"], variance
     if K == 50:
         assert variance["ovis"] < 0.01 * variance["vimco, geometric"], variance
+
+
+@pytest.mark.parametrize("K", [2, 5, 50])
+def test_the_share_left_in_the_path_is_noise_to_disarm(K, monkeypatch):
+    """−v_k, a part of the cost, left to the differentiation of the weights: at least five times as noisy."""
+    right = draws(Layers, "vimco", K, estimators="disarm")[:, :5].var(0).sum().item()
+    monkeypatch.setattr(WeightedTerms, "folded", property(lambda terms: {}))
+    left = draws(Layers, "vimco", K, estimators="disarm")[:, :5].var(0).sum().item()
+    print(f"\nK = {K}: disarm {right:.2g}, with the share left in the path {left:.2g}")
+    assert left > 5 * right

@@ -11,7 +11,7 @@ import pytest
 import torch
 from objective_cases import BITS, Bit, Case, Global, Layers, Subsampled, bernoulli
 from objective_normals import Line
-from objective_reference import Joint, exact_gradient, sampled_gradients, wake
+from objective_reference import MAX_Z, Joint, exact_gradient, sampled_gradients, wake
 from proof_statistics import judge
 
 from pathscore.elbos import make_elbo
@@ -26,7 +26,7 @@ def agrees(case, elbo, target, *args, seed=0):
     elbo.prepare(program.model, program.guide, *args)
     torch.manual_seed(seed)
     verdict = judge(sampled_gradients(program, elbo, *args)[0], target)
-    assert verdict.passes, verdict
+    assert verdict.passes and verdict.max_z <= MAX_Z, verdict
 
 
 def awake(case, K):

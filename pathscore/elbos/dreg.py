@@ -93,7 +93,7 @@ class DReG(ImportanceELBO):
         K = terms.plan.particles
         cut = {("q", name) for name, site in terms.plan.sites.items() if has_path(site)}
         cut_log_q = terms.log_weight([t for t in terms.weighing if t.key in cut])
-        along = terms.shares.detach() * (terms.path_log_w - cut_log_q)
+        along = terms.path_shares * (terms.path_log_w - cut_log_q)
         rest = sum((t.value[:K].sum() for t in terms.outside), torch.zeros(())) / K
         value = terms.scale * terms.bounds[:K].sum() / K + rest
         return value.detach(), terms.scale * along[:K].sum() + rest
@@ -103,7 +103,7 @@ class DReG(ImportanceELBO):
         assert isinstance(terms, WeightedTerms)
         cut = {name: (draw.cut, draw.path) for name, draw in draws.items() if draw.cut is not None}
         K = terms.plan.particles
-        share = terms.shares[:K].detach()
+        share = terms.path_shares[:K]
         of_bound = _slopes_along(terms.scale * (share * terms.path_log_w[:K]).sum() + scores, cut)
         of_log_w = _slopes_along(terms.log_w[:K].sum(), cut)
         of_scores = _slopes_along((share * _log_q(terms)).sum(), cut)

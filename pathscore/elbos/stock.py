@@ -94,6 +94,7 @@ STOCK: tuple[Objective, ...] = (
         "iwae or vimco",
         unscaled="Pyro's RenyiELBO is no bound when log-probabilities are rescaled: use vr or iwae",
         options=("alpha",),
+        particles=5,  # with one it is the ELBO, whatever its order
     ),
     _entry(
         "rws",

@@ -76,7 +76,7 @@ class WakeSleep(ImportanceELBO):
         K = terms.plan.particles
         log_p = terms.log_weight([t for t in terms.weighing if t.key[0] == "p"])
         log_q = -terms.log_weight([t for t in terms.weighing if t.key[0] == "q"])
-        awake = terms.scale * (terms.shares.detach() * (log_p + self.insomnia * log_q)).sum()
+        awake = terms.scale * (terms.path_shares * (log_p + self.insomnia * log_q)).sum()
         return value, awake + sum((t.value.sum() / K for t in terms.outside), torch.zeros(()))
 
     def loss_and_surrogate(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:

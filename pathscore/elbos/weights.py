@@ -65,12 +65,10 @@ class WeightedTerms(Terms):
 
     @cached_property
     def path_log_w(self) -> Tensor:
-        """log w, in which −log q of the sites in `folded` has no gradient."""
-        if not self.folded:
-            return self.log_w
+        """log w, in which −log q of the sites in `folded` has no gradient, nor have rows of negligible weight."""
         held = {("q", name) for name in self.folded}
         terms = [replace(t, value=t.value.detach()) if t.key in held else t for t in self.weighing]
-        return self.log_weight(terms)
+        return _NegligibleCut.apply(self.log_weight(terms) if held else self.log_w)
 
     @property
     def drawn(self) -> list[str]:
@@ -119,6 +117,11 @@ class WeightedTerms(Terms):
         return (self.order * self.log_w - self.log_sums(self.log_w)).exp()
 
     @cached_property
+    def path_shares(self) -> Tensor:
+        """The same without a graph and without what is negligible: what paths are weighed with."""
+        return without_negligible(self.shares.detach())
+
+    @cached_property
     def _totals(self) -> Tensor:
         """L of every row, for slopes: with the graph of all terms."""
         return self.bounds if not self.folded else self.bound_of(self.log_sums(self.log_w))
@@ -132,6 +135,29 @@ class WeightedTerms(Terms):
 def weigh(terms: Terms, order: float) -> WeightedTerms:
     """The same terms with their weights."""
     return WeightedTerms(**{f.name: getattr(terms, f.name) for f in fields(Terms)}, order=order)
+
+
+def without_negligible(shares: Tensor) -> Tensor:
+    """Shares of the weights, along the first axis, with 0 for those below ε² of the largest (ε the rounding unit).
+
+    They add nothing that a sum could hold, but e^−90 and its products are subnormal numbers, on which a processor's
+    matrix product takes up to thirty times as long. NaN stays NaN.
+    """
+    size = shares.abs()
+    least = torch.finfo(shares.dtype).eps ** 2 * size.amax(0, keepdim=True)
+    return torch.where(size < least, torch.zeros_like(shares), shares)
+
+
+class _NegligibleCut(torch.autograd.Function):
+    """log w as it is; on the way back, its gradient without the entries that are negligible beside a datum's others."""
+
+    @staticmethod
+    def forward(ctx: Any, log_w: Tensor) -> Tensor:
+        return log_w.view_as(log_w)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return without_negligible(gradient)
 
 
 def others(logs: Tensor) -> Tensor:

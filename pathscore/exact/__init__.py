@@ -4,6 +4,7 @@
 """
 
 from pathscore.exact import gaussian
+from pathscore.exact.accuracy import QuadratureWarning
 from pathscore.exact.enumeration import STATE_LIMIT, Table, count_states, tabulate
 from pathscore.exact.particles import importance_bound
 from pathscore.exact.quantities import Posterior, elbo, gradient, log_evidence, posterior
@@ -11,6 +12,7 @@ from pathscore.exact.quantities import Posterior, elbo, gradient, log_evidence, 
 __all__ = [
     "STATE_LIMIT",
     "Posterior",
+    "QuadratureWarning",
     "Table",
     "count_states",
     "elbo",

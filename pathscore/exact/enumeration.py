@@ -14,10 +14,13 @@ import torch
 from pyro.poutine.messenger import Messenger
 
 from pathscore.errors import UsageError
-from pathscore.exact.quadrature import Rule, elements, rule_for, unwrap
+from pathscore.exact.quadrature import elements, rule_for, unwrap
 from pathscore.exact.rows import Term, plates, run_rows, site_terms, trial, unfold
+from pathscore.exact.rule import Rule
 
 STATE_LIMIT = 2**14
+NODES = 64
+"""Quadrature nodes of a continuous event element, where not given."""
 
 
 @dataclass(frozen=True)
@@ -109,13 +112,19 @@ def _node_indices(latents: tuple[Latent, ...], depth: int) -> dict[str, torch.Te
 
 def _latents(sites, nodes: int) -> tuple[Latent, ...]:
     return tuple(
-        Latent(name, rule_for(name, site["fn"], nodes), elements(site["fn"]), plates(site)) for name, site in sites
+        Latent(name, rule_for(name, site["fn"], nodes, site["prior"]), elements(site["fn"]), plates(site))
+        for name, site in sites
     )
 
 
-def count_states(model, guide, *args, nodes: int = 64, **kwargs) -> int:
+def latents_of(model, guide, args: tuple, kwargs: dict, nodes: int) -> tuple[Latent, ...]:
+    """The guide's latent sites with their rules, from one run whose random draws are given back."""
+    return _latents(trial(model, guide, args, kwargs)[0], nodes)
+
+
+def count_states(model, guide, *args, nodes: int = NODES, **kwargs) -> int:
     """How many joint states `tabulate` would score."""
-    return math.prod(s.size for s in _latents(trial(model, guide, args, kwargs)[0], nodes))
+    return math.prod(s.size for s in latents_of(model, guide, args, kwargs, nodes))
 
 
 def _refuse_too_many(latents: tuple[Latent, ...]) -> None:
@@ -128,7 +137,7 @@ def _refuse_too_many(latents: tuple[Latent, ...]) -> None:
         )
 
 
-def tabulate(model, guide, *args, max_plate_nesting: int | None = None, nodes: int = 64, **kwargs) -> Table:
+def tabulate(model, guide, *args, max_plate_nesting: int | None = None, nodes: int = NODES, **kwargs) -> Table:
     """Score every joint state of the guide's latent sites under guide and model, with the graph to the parameters.
 
     Continuous sites take the nodes of a quadrature rule, `nodes` of them per event element. `max_plate_nesting`

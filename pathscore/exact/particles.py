@@ -10,10 +10,12 @@ import math
 import torch
 
 from pathscore.errors import UsageError
+from pathscore.exact.accuracy import checked
 from pathscore.exact.enumeration import STATE_LIMIT, Table, tabulate
 from pathscore.exact.quantities import log_weight, shared_frames
 
 
+@checked
 def importance_bound(model, guide, *args, num_particles: int, alpha: float = 0.0, **options) -> torch.Tensor:
     """The exact K-sample bound, a scalar with its graph: for tiny spaces, every multiset of K draws is weighed.
 

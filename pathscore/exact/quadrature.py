@@ -1,13 +1,14 @@
 """Where to put the nodes of one latent variable: its finite support, or a one-dimensional quadrature rule.
 
-`rule_for(name, fn, nodes) -> Rule` looks the distribution up in a table; `rule.place(base, index)` returns, for
+`rule_for(name, fn, nodes, prior) -> Rule` looks the distribution up in a table; `rule.place(base, index)` returns, for
 the node that `index` (S, 1, …, *elements) names at each row, value, log weight and log measure, all per event
 element: Σ_i exp(log_weight_i) f(value_i) ≈ E_q f, and Σ_i exp(log_measure_i) f(value_i) ≈ ∫ f. A finite support
 has measure 1. The rules, exact up to the stated limit:
 
 - Normal and its elementwise transforms (LogNormal, …): Gauss–Hermite, nodes move with the parameters;
   exact for polynomials in z of degree 2 n − 1.
-- Laplace: Gauss–Laguerre on each side of the location, n/2 nodes a side.
+- Laplace: Gauss–Laguerre on each side of the location, n/2 nodes a side; where the model's law at the site is a
+  Laplace as well, outside of both kinks, and Gauss–Legendre between them, n/3 nodes each.
 - other continuous laws (Gamma, Beta, StudentT, …): the double exponential rule, z = T(c + s sinh u) with T the
   map from ℝ to the support, equal steps in u where q has mass; error falls geometrically with n for densities
   that are smooth inside their support.
@@ -17,27 +18,15 @@ References: Golub & Welsch, "Calculation of Gauss quadrature rules", 1969. Takah
 formulas for numerical integration", 1974.
 """
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from pyro import distributions as dist
 from torch.distributions import biject_to, constraints
 
 from pathscore.errors import UsageError
-
-GAUSS_LIMIT = 180  # the weights of further Gauss nodes are below 1e-150, and their computation overflows
-Placed = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """`size` nodes per event element; `place(base, index)` → (value, log_weight, log_measure)."""
-
-    size: int
-    place: Callable[[torch.distributions.Distribution, torch.Tensor], Placed]
+from pathscore.exact.gauss import between_kinks, hermite, laguerre
+from pathscore.exact.rule import Rule, spread, weighted
 
 
 def unwrap(fn):
@@ -52,17 +41,6 @@ def elements(fn) -> torch.Size:
     return fn.event_shape[: len(fn.event_shape) - len(unwrap(fn).event_shape)]
 
 
-def _spread(value: torch.Tensor, base) -> torch.Tensor:
-    """Broadcast a value (S, 1, …, *elements, *event) against the parameters of `base`."""
-    batch = value.shape[: value.dim() - len(base.event_shape)]
-    return value.expand(torch.broadcast_shapes(batch, base.batch_shape) + base.event_shape)
-
-
-def _weighted(base, value: torch.Tensor, log_weight: torch.Tensor) -> Placed:
-    """Nodes with given weights under q: the measure is weight / density."""
-    return value, log_weight, log_weight - base.log_prob(value)
-
-
 def finite(base, nodes: int) -> Rule:
     """Every state of the support, weighted by its own probability."""
     support = base.enumerate_support(expand=False)
@@ -70,11 +48,11 @@ def finite(base, nodes: int) -> Rule:
 
     def place(base, index):
         support = base.enumerate_support(expand=False).reshape(size, *base.event_shape)
-        value = _spread(support[index.to(support.device)], base)
+        value = spread(support[index.to(support.device)], base)
         log_q = base.log_prob(value)
         return value, log_q, torch.zeros_like(log_q)
 
-    return Rule(size, place)
+    return Rule(size, place, exact=True)
 
 
 def counts(base, nodes: int) -> Rule:
@@ -82,50 +60,22 @@ def counts(base, nodes: int) -> Rule:
     size = int((base.mean + 12 * base.stddev).max().item()) + 40
 
     def place(base, index):
-        value = _spread(index.to(base.mean), base)
+        value = spread(index.to(base.mean), base)
         log_q = base.log_prob(value)
         return value, log_q, torch.zeros_like(log_q)
 
-    return Rule(size, place)
+    return Rule(size, place, exact=True)
 
 
 def point(base, nodes: int) -> Rule:
     """A Delta: one node."""
 
     def place(base, index):
-        value = _spread(base.v, base)
+        value = spread(base.v, base)
         zero = torch.zeros(torch.broadcast_shapes(index.shape, base.batch_shape), device=value.device)
         return value, zero, zero
 
-    return Rule(1, place)
-
-
-def _constant(array: np.ndarray, index: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    return torch.as_tensor(array, dtype=like.dtype, device=like.device)[index.to(like.device)]
-
-
-def hermite(base, nodes: int) -> Rule:
-    """Normal: z = μ + σ t, with t and weights of Gauss–Hermite for the standard Normal."""
-    t, weight = np.polynomial.hermite_e.hermegauss(min(nodes, GAUSS_LIMIT))
-    log_weight = np.log(weight / math.sqrt(2 * math.pi))
-
-    def place(base, index):
-        value = base.loc + base.scale * _constant(t, index, base.loc)
-        return _weighted(base, value, _constant(log_weight, index, base.loc).expand_as(value))
-
-    return Rule(len(t), place)
-
-
-def laguerre(base, nodes: int) -> Rule:
-    """Laplace: z = μ ± b t, with t and weights of Gauss–Laguerre on each side of the kink at μ."""
-    half, half_weight = np.polynomial.laguerre.laggauss(min(max(nodes, 2), GAUSS_LIMIT) // 2)
-    t, log_weight = np.concatenate([-half, half]), np.log(np.tile(half_weight / 2, 2))
-
-    def place(base, index):
-        value = base.loc + base.scale * _constant(t, index, base.loc)
-        return _weighted(base, value, _constant(log_weight, index, base.loc).expand_as(value))
-
-    return Rule(len(t), place)
+    return Rule(1, place, exact=True)
 
 
 def transformed(base, nodes: int) -> Rule:
@@ -136,7 +86,7 @@ def transformed(base, nodes: int) -> Rule:
         value, log_weight, _ = inner.place(base.base_dist, index)
         for transform in base.transforms:
             value = transform(value)
-        return _weighted(base, value, log_weight)
+        return weighted(base, value, log_weight)
 
     return Rule(inner.size, place)
 
@@ -210,12 +160,14 @@ RULES: tuple[tuple[Callable[..., bool], Callable[..., Rule]], ...] = (
 )
 
 
-def rule_for(name: str, fn, nodes: int) -> Rule:
-    """The rule of one latent site.
+def rule_for(name: str, fn, nodes: int, prior=None) -> Rule:
+    """The rule of one latent site; `prior` is what the model has there.
 
     Raises UsageError when the site's distribution has neither a finite support nor a one-dimensional rule.
     """
-    base = unwrap(fn)
+    base, above, laplace = unwrap(fn), unwrap(prior), torch.distributions.Laplace
+    if isinstance(base, laplace) and isinstance(above, laplace):
+        return between_kinks(base, nodes, above.loc.detach())
     for applies, make in RULES:
         if applies(base):
             return make(base, nodes)

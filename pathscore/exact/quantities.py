@@ -1,21 +1,26 @@
 """What follows from a `Table` by exact summation: the ELBO, its gradient, the evidence and the posterior.
 
 One signature: `quantity(model, guide, *args, **options)`, options as in `tabulate`; every quantity but `posterior`
-carries the graph to the parameters. B data points, S joint states, K draws. A site's *frames* are the plates that
-it lies in; a term with frames F depends only on latent sites whose frames are within F.
+carries the graph to the parameters. Quadrature that has not converged is warned about (`accuracy`). B data points,
+S joint states, K draws. A site's *frames* are the plates that it lies in; a term with frames F depends only on latent
+sites whose frames are within F.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from pathscore.errors import UsageError
-from pathscore.exact.enumeration import Table, tabulate
+from pathscore.exact.accuracy import approximate, checked, same_random_numbers
+from pathscore.exact.enumeration import NODES, Table, tabulate
 from pathscore.exact.rows import union
 
 Factors = dict[frozenset, torch.Tensor]
 
 
+@checked
 def elbo(model, guide, *args, **options) -> torch.Tensor:
     """The exact ELBO, a scalar with its graph.
 
@@ -44,8 +49,20 @@ def gradient(model, guide, *args, params, of=elbo, **options) -> tuple[torch.Ten
     quantity of this package, for example `importance_bound`; its options are keyword arguments here.
     """
     params = list(params)
-    grads = torch.autograd.grad(of(model, guide, *args, **options).sum(), params, allow_unused=True)
-    return tuple(torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True))
+    flat = partial(_flat_gradient, params, of)
+    if hasattr(of, "unchecked"):  # a quantity by summation; those of `gaussian` have a closed form
+        flat = checked(flat, name="gradient", floor=0.01)
+    found = flat(model, guide, *args, **options).split([p.numel() for p in params])
+    return tuple(g.reshape(p.shape).to(p) for p, g in zip(params, found, strict=True))
+
+
+@torch.enable_grad()
+def _flat_gradient(params: list[torch.Tensor], of: Callable, model, guide, *args, **options) -> torch.Tensor:
+    """The gradient as one vector."""
+    value = getattr(of, "unchecked", of)(model, guide, *args, **options).sum()
+    # A program may hold tensors with a graph to the parameters, which coarser rules go through as well.
+    grads = torch.autograd.grad(value, params, allow_unused=True, retain_graph=True)
+    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(params, grads, strict=True)])
 
 
 def _add(factors: Factors, frames: frozenset, tensor: torch.Tensor) -> None:
@@ -58,6 +75,7 @@ def log_weight(table: Table, frames: frozenset) -> torch.Tensor:
     return sum((table.own(s.frames, table.log_weight[s.name], s.name) for s in inside), torch.zeros(()))
 
 
+@checked
 def log_evidence(model, guide, *args, **options) -> torch.Tensor:
     """log p(x), unscaled, for each member of the plates that all sites share: (B,) for local latents only.
 
@@ -146,7 +164,7 @@ class Posterior:
         return (weight * value).sum(axes)
 
 
-def posterior(model, guide, *args, **options) -> Posterior:
+def posterior(model, guide, *args, nodes: int = NODES, check: bool = True, **options) -> Posterior:
     """The exact posterior of the latent sites, without graph.
 
         p(z = r | x) = ∂ log p(x) / ∂ log p(x, z = r)
@@ -154,7 +172,10 @@ def posterior(model, guide, *args, **options) -> Posterior:
     so that one backward pass through the summation gives the marginals of global and local latents alike.
     Raises UsageError as `log_evidence` does, and when no plate holds all the others (no joint table exists).
     """
-    table = tabulate(model, guide, *args, **options)
+    if check and approximate(model, guide, args, options, nodes):
+        with same_random_numbers(), torch.no_grad():  # warns where the normaliser has not converged
+            log_evidence(model, guide, *args, nodes=nodes, **options)
+    table = tabulate(model, guide, *args, nodes=nodes, **options)
     inner = union(s.frames for s in table.latents)
     if not any(s.frames == inner for s in table.latents):
         raise UsageError(

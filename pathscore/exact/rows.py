@@ -65,7 +65,10 @@ def cuda_in_use() -> list[int]:
 
 
 def trial(model, guide, args, kwargs) -> tuple[list[tuple[str, Any]], int]:
-    """The guide's latent sites (name, site) and the depth of plates, from a run whose random draws are given back."""
+    """The guide's latent sites (name, site) and the depth of plates, from a run whose random draws are given back.
+
+    site["prior"] is the distribution that the model has there, None where it has none.
+    """
     with torch.random.fork_rng(cuda_in_use()), torch.no_grad():
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
@@ -76,7 +79,9 @@ def trial(model, guide, args, kwargs) -> tuple[list[tuple[str, Any]], int]:
     for name, site in everything:
         _refuse_stray_dimensions(name, plates(site), site["fn"].batch_shape)
     frames = union(plates(site) for _, site in everything)
-    latents = [(name, site) for name, site in _sites(guide_trace) if not site["is_observed"]]
+    priors = {name: site["fn"] for name, site in _sites(model_trace)}
+    found = [(name, site) for name, site in _sites(guide_trace) if not site["is_observed"]]
+    latents = [(name, {**site, "prior": priors.get(name)}) for name, site in found]
     return latents, max((-f.dim for f in frames), default=0)
 
 

@@ -58,7 +58,7 @@ TOYS: dict[str, ToyFamily] = {
     "normal": ToyFamily(
         6, 2, lambda raw: dist.Normal(raw[..., 0], (raw[..., 1] - 0.5).exp()), lambda z: z, _standard(dist.Normal), True
     ),
-    # A Laplace prior would have a kink inside every quadrature panel.
+    # A smooth prior: the exact gradient does not depend on where a kink of its own lies.
     "laplace": ToyFamily(
         2, 2, lambda raw: dist.Laplace(raw[..., 0], (raw[..., 1] - 0.5).exp()), lambda z: z, _standard(dist.Normal)
     ),
