@@ -39,6 +39,7 @@ class Recorder(Messenger):
         self.sites: list[Any] = []
         self.watching = False
         self.waiting: dict[str, Tensor] = {}
+        self.changes = 0  # of `params`
         self._ids: set[int] = set()
 
     def forget(self) -> None:
@@ -74,6 +75,7 @@ class Recorder(Messenger):
                 self._ids.discard(id(self.params[name]))
             self._ids.add(id(tensor))
             self.params[name] = tensor
+            self.changes += 1
 
     def _free_name(self, name: str, tensor: Tensor) -> str:
         count, free = 1, name

@@ -75,6 +75,8 @@ class SVI(pyro.infer.SVI):
         self._store: dict[str, dict] = {"params": {}, "constraints": {}}
         self._open = False
         self._first = True
+        self._loose: list[tuple[str, Tensor]] = []  # parameters that the optimiser does not hold
+        self._changes = -1  # of the recorder, when they were listed
 
     @contextmanager
     def scope(self) -> Iterator[None]:
@@ -199,26 +201,30 @@ class SVI(pyro.infer.SVI):
         if not isinstance(self.optim, JointOptim):
             return
         optim = self.optim
-        found = [(n, p) for n, p in self.parameters().items() if p.grad is not None and not optim.holds(p)]
-        optim.adopt([pair for pair in found if not pair[0].startswith("estimators.")])
-        optim.adopt([pair for pair in found if pair[0].startswith("estimators.")], estimator=True)
+        if self._first or self._changes != self.recorder.changes:
+            self._loose, self._changes = list(self.parameters().items()), self.recorder.changes
+        found = [(n, p) for n, p in self._loose if p.grad is not None]
+        if found:
+            optim.adopt([pair for pair in found if not pair[0].startswith("estimators.")])
+            optim.adopt([pair for pair in found if pair[0].startswith("estimators.")], estimator=True)
+            self._loose = [(n, p) for n, p in self._loose if not optim.holds(p)]
 
     def _advance(self, loss: Any, scale: float) -> None:
         if self._first:
             check(self)
         if not all(math.isfinite(part) for part in (loss if isinstance(loss, tuple) else (loss,))):
             raise NumericsError(f"step {self.steps + 1}: the loss is {loss}{blame(self.recorder) or ''}")
-        trained = self._trained()
-        gradients = [p.grad for p in trained if p.grad is not None]
+        trained = [p for p in self._trained() if p.grad is not None]
+        gradients: list[Any] = [p.grad for p in trained]
         norm = gradient_norm(gradients)
         if not math.isfinite(norm):
             raise NumericsError(f"step {self.steps + 1}: {self._bad_gradients()}")
         scale_gradients(gradients, scale)
         self.gradient_norm = norm * scale
         if isinstance(self.optim, JointOptim):
-            self.optim.advance(self.gradient_norm)
+            self.optim.update(trained, gradients, self.gradient_norm)
         else:
-            self.optim([p for p in trained if p.grad is not None])
+            self.optim(trained)
 
     def _trained(self) -> list[Tensor]:
         # In the optimiser's order, by name: the norm is summed alike whenever, and however late, a parameter joined.

@@ -123,8 +123,9 @@ def _leaves(surrogates: list[Tensor]) -> list[Tensor]:
         if node in seen:
             continue
         seen.add(node)
-        if hasattr(node, "variable") and not isinstance(node.variable, FakeTensor):
-            found.append(node.variable)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and not isinstance(leaf, FakeTensor):
+            found.append(leaf)
         waiting.extend(below for below, _ in node.next_functions if below is not None)
     return found
 

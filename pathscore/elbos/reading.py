@@ -111,8 +111,9 @@ class Interception(TorchFunctionMode):
     def _note_scalar(self, func: Callable, args: tuple) -> None:
         """Keep the value of a real scalar that an operation in place (add_, __iadd__) is about to change."""
         own = args[0] if args else None
-        real = isinstance(own, Tensor) and not isinstance(own, FakeTensor)
-        if real and own.numel() == 1 and getattr(func, "__name__", "").endswith("_"):
+        if not isinstance(own, Tensor) or isinstance(own, FakeTensor) or own.numel() != 1:
+            return
+        if getattr(func, "__name__", "").endswith("_"):
             with _disable_current_modes(), torch.no_grad():
                 self._before.append((own, own.detach().clone()))
 
