@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.infer.elbo import ELBO, ELBOModule
@@ -26,7 +25,7 @@ from pathscore.elbos.explain import explain
 from pathscore.elbos.plan import Plan, dry_run, key_of, make_plan, read_spec, score_relaxations
 from pathscore.elbos.rows import Draw, RowSampler
 from pathscore.elbos.terms import Term, Terms, collect
-from pathscore.elbos.traces import ROW_PLATE, Unmasked, identity, latent_sites, traces
+from pathscore.elbos.traces import RowPlate, Unmasked, identity, latent_sites, traces
 from pathscore.errors import UsageError, unknown
 from pathscore.estimators import Estimator, Site
 
@@ -209,7 +208,7 @@ class SiteELBO(ELBO):
         self, plan: Plan, model: Callable, guide: Callable, args: tuple, kwargs: dict
     ) -> tuple[dict[str, Draw], Terms]:
         def rowed(fn: Callable) -> Callable:
-            rows = pyro.plate(ROW_PLATE, plan.rows, dim=-plan.max_plate_nesting - 1)
+            rows = RowPlate(plan.rows, dim=-plan.max_plate_nesting - 1)
             return Unmasked()(fn if plan.rows == 1 else rows(fn))
 
         with self.sampler(plan) as sampler:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyro import poutine
 from pyro.distributions import MaskedDistribution
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.plate_messenger import PlateMessenger
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
 
@@ -45,9 +46,30 @@ def latent_sites(guide_trace: Trace) -> dict[str, Any]:
     return {name: site for name, site in sample_sites(guide_trace).items() if not site["is_observed"]}
 
 
-def plates_of(site: Any) -> frozenset:
+class Plate(NamedTuple):
+    """A vectorised plate: what Pyro's frame says of it, and quick to compare, as sums over plates do all the time."""
+
+    name: str
+    dim: int
+    size: int
+    full_size: int | None
+
+
+def plates_of(site: Any) -> frozenset[Plate]:
     """The vectorised plates a site sits in (the row plate left out)."""
-    return frozenset(f for f in site["cond_indep_stack"] if f.vectorized and f.name != ROW_PLATE)
+    frames = (f for f in site["cond_indep_stack"] if f.vectorized and f.name != ROW_PLATE)
+    return frozenset(Plate(f.name, f.dim, f.size, f.full_size) for f in frames)
+
+
+class RowPlate(PlateMessenger):
+    """The plate of rows: all of them, so nothing is drawn and no index is made."""
+
+    def __init__(self, rows: int, dim: int) -> None:
+        super().__init__(ROW_PLATE, rows, dim=dim)
+
+    @staticmethod
+    def _subsample(name: str, size: int, *_: Any, **__: Any) -> tuple[int, int, None]:  # type: ignore[override]
+        return size, size, None
 
 
 def identity(program: Callable) -> tuple[int, int]:

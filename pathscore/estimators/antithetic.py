@@ -30,10 +30,8 @@ def from_bits(fn: Any, bits: Tensor) -> Tensor:
     return index if family == "categorical" else one_hot_like(index, unwrap(fn).logits)
 
 
-def live_bits(fn: Any, bits: Tensor, partner: Tensor) -> Tensor:
-    """Which bits can matter: on a stick, those up to the end of the longer of the pair; the others have mean zero."""
-    if family_name(fn) == "bernoulli":
-        return bits.new_ones(())
+def live_bits(bits: Tensor, partner: Tensor) -> Tensor:
+    """Which bits of a stick can matter: those up to the end of the longer of the pair; the others have mean zero."""
     last = torch.maximum(stick_index(bits), stick_index(partner))
     position = torch.arange(bits.shape[-1], device=bits.device)
     return (position <= last[..., None]).to(bits.dtype)
@@ -68,7 +66,9 @@ class _Antithetic(Estimator):
         (u, bits, partner), logits = site.noise, bit_logits(site.fn)
         difference = (site.cost[0] - site.cost[1])[(...,) + (None,) * (logits.ndim - site.cost[0].ndim)]
         coefficient = self.coefficient(u, bits, partner, logits.detach())
-        terms = difference * coefficient * live_bits(site.fn, bits, partner) * logits
+        if family_name(site.fn) != "bernoulli":
+            coefficient = coefficient * live_bits(bits, partner)
+        terms = difference * coefficient * logits
         return terms.sum(tuple(range(site.cost[0].ndim, terms.ndim))) if terms.ndim > site.cost[0].ndim else terms
 
     def coefficient(self, u: Tensor, bits: Tensor, partner: Tensor, logits: Tensor) -> Tensor:
