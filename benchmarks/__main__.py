@@ -12,9 +12,10 @@ import torch
 from benchmarks.cases import CASES, Case
 from benchmarks.footprint import footprints
 from benchmarks.numpyro_process import has_numpyro
+from benchmarks.parts import parts
 from benchmarks.products import flops
 from benchmarks.steps import Plan, Timing, measure
-from benchmarks.variants import VARIANTS
+from benchmarks.variants import EXTRA, VARIANTS
 from benchmarks.whole_run import seconds
 
 ALL = (*VARIANTS, "numpyro")
@@ -26,8 +27,14 @@ def main() -> None:
     args = parser().parse_args()
     torch.set_float32_matmul_precision(args.matmul_precision)
     cases = [TINY] if args.tiny else [CASES[name] for name in args.cases]
+    if args.what == "parts":
+        torch.set_num_threads(args.threads[0])
+        clock = Plan(cpu_time=args.cpu_time).clock
+        for case in cases:
+            print(f"{case.name:16}", ", ".join(f"{name} {ms:.3f} ms" for name, ms in parts(case, clock).items()))
+        return
     numpyro = args.numpyro if "numpyro" in args.variants and has_numpyro(args.numpyro) else None
-    variants = tuple(name for name in VARIANTS if name in args.variants)
+    variants = tuple(name for name in (VARIANTS | EXTRA) if name in args.variants)
     plan = Plan(args.rounds, args.seconds, args.cpu_time, numpyro, variants)
     if args.tiny:
         plan = dataclasses.replace(plan, rounds=1, seconds=0.01)
@@ -41,17 +48,16 @@ def main() -> None:
         return
     for case in cases:
         print(f"\n{case.name}: {flops(case) / 1e6:.1f} million operations in matrix products")
-        for threads in args.threads:
-            print(footprints(case, threads, plan.numpyro))
+        print(footprints(case, args.threads[0], plan.numpyro))
     print(f"\npython run.py, imports included: {seconds(['--quiet']):.1f} s")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="python -m benchmarks", description="Timings of Pathscore.")
-    made.add_argument("what", choices=["steps"], help="steps: milliseconds of one training step")
+    made.add_argument("what", choices=["steps", "parts"], help="steps: time of a step; parts: of a compiled step's")
     made.add_argument("--cases", default=list(CASES), type=_among(CASES), help=f"some of {', '.join(CASES)}")
-    made.add_argument("--variants", default=ALL, type=_among(ALL), help=f"some of {', '.join(ALL)}")
+    made.add_argument("--variants", default=ALL, type=_among((*ALL, *EXTRA)), help=f"some of {', '.join(ALL)}")
     made.add_argument("--ratios", action="store_true", help="no build times, memory and whole run afterwards")
     made.add_argument("--matmul-precision", default="highest", choices=["highest", "high", "medium"])
     made.add_argument("--threads", default="1", type=_numbers, help="intra-op threads, as in 1,2")

@@ -29,9 +29,15 @@ class NumPyro:
 
     def __init__(self, case: Case, threads: int, python: str = sys.executable, cpu_time: bool = False):
         one = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" if threads == 1 else ""
-        environment = {**os.environ, "XLA_FLAGS": one, "JAX_PLATFORMS": "cpu"}
+        processors = sorted(os.sched_getaffinity(0))[:threads]
         self.process = subprocess.Popen(
-            [python, str(CHILD)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [python, str(CHILD)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "XLA_FLAGS": one, "JAX_PLATFORMS": "cpu"},
+            # XLA's settings alone leave it a second thread; as many processors as threads do not.
+            preexec_fn=lambda: os.sched_setaffinity(0, processors),  # noqa: PLW1509
         )
         self.build: float = self._ask({**asdict(case), "cpu_time": cpu_time})["build"]
 

@@ -17,7 +17,7 @@ from benchmarks.cases import Case
 from benchmarks.handwritten import Step
 from benchmarks.numpyro_process import NumPyro
 from benchmarks.products import products
-from benchmarks.variants import VARIANTS
+from benchmarks.variants import EXTRA, VARIANTS
 
 Slice = Callable[[float], float]
 """Runs steps for about so many seconds; returns the seconds that one takes."""
@@ -79,7 +79,7 @@ def measure_case(case: Case, threads: int, plan: Plan) -> list[Timing]:
 def slices(case: Case, threads: int, plan: Plan) -> Iterator[dict[str, Slice]]:
     """Every variant, warmed up, and "products", the matrix products alone."""
     torch.manual_seed(0)
-    makers = {name: VARIANTS[name] for name in ("handwritten", *plan.variants)} | {"products": products}
+    makers = {name: (VARIANTS | EXTRA)[name] for name in ("handwritten", *plan.variants)} | {"products": products}
     x, steps = case.data(), {name: make(case) for name, make in makers.items()}
     for step in steps.values():
         for _ in range(WARM_UP):

@@ -1,9 +1,10 @@
 """How a step is taken: the table `VARIANTS`, name → a function of a `Case` that gives `step(x) -> loss`.
 
-"numpyro" is not here: it runs in a process of its own (numpyro.py).
+"numpyro" is not here: it runs in a process of its own (numpyro_process.py). `EXTRA` is measured when it is asked for.
 """
 
 from collections.abc import Callable
+from unittest.mock import patch
 
 import pyro
 import torch
@@ -15,6 +16,8 @@ from guides import AmortizedGuide
 from models import VAE
 from pathscore.elbos import make_elbo
 from pathscore.elbos.compiled import CompiledELBO
+from pathscore.elbos.inductor import build
+from pathscore.elbos.rewrites import REWRITES, aten
 from pathscore.optimiser import OptimizerSpec
 from pathscore.svi import SVI
 
@@ -43,15 +46,27 @@ def pyro_svi(case: Case) -> Step:
 
 def eager(case: Case) -> Step:
     """`pathscore.SVI` with the case's estimator."""
-    return _svi(case, lambda elbo: elbo).step
+    return make_svi(case, lambda elbo: elbo).step
 
 
 def compiled(case: Case) -> Step:
     """`pathscore.SVI` with `CompiledELBO`."""
-    return _svi(case, CompiledELBO).step
+    return make_svi(case, CompiledELBO).step
 
 
-def _svi(case: Case, wrap: Callable) -> SVI:
+def compiled_plain(case: Case) -> Step:
+    """The same without the rewrites of the graph that save time."""
+
+    def plain(capture, inputs):
+        kept = {aten.bernoulli.default: REWRITES[aten.bernoulli.default]}  # draws as eagerly
+        with patch.dict(REWRITES, kept, clear=True):
+            return build(capture, inputs)
+
+    return make_svi(case, lambda elbo: CompiledELBO(elbo, builder=plain)).step
+
+
+def make_svi(case: Case, wrap: Callable) -> SVI:
+    """`pathscore.SVI` for a case, its objective wrapped."""
     model, guide = VAE(**case.sizes), AmortizedGuide(**case.sizes)
     return SVI(model, guide, OptimizerSpec(lr=1e-3), wrap(make_elbo("trace", case.estimator)), per_datum=True)
 
@@ -63,3 +78,5 @@ VARIANTS: dict[str, Callable[[Case], Step]] = {
     "eager": eager,
     "compiled": compiled,
 }
+
+EXTRA: dict[str, Callable[[Case], Step]] = {"compiled-plain": compiled_plain}

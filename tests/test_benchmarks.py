@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import benchmarks.__main__ as program
+import benchmarks.parts
 from benchmarks.cases import CASES
 from benchmarks.footprint import peak_megabytes
 from benchmarks.handwritten import network
@@ -77,3 +78,10 @@ def test_products_of_a_step():
 @pytest.mark.skipif(sys.platform != "linux", reason="reads memory from /proc")
 def test_memory_is_that_of_this_process():
     assert 50 < peak_megabytes() < 100_000
+
+
+def test_the_parts_of_a_step(monkeypatch):
+    monkeypatch.setattr(benchmarks.parts, "TURNS", 1)
+    monkeypatch.setattr(benchmarks.parts, "CALLS", 2)
+    found = benchmarks.parts.parts(program.TINY)
+    assert set(found) == {"step", "graph", "optimiser", "products"} and all(ms >= 0 for ms in found.values())
