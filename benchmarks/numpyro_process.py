@@ -37,7 +37,7 @@ class NumPyro:
             text=True,
             env={**os.environ, "XLA_FLAGS": one, "JAX_PLATFORMS": "cpu"},
             # XLA's settings alone leave it a second thread; as many processors as threads do not.
-            preexec_fn=lambda: os.sched_setaffinity(0, processors),  # noqa: PLW1509
+            preexec_fn=lambda: os.sched_setaffinity(0, processors),
         )
         self.build: float = self._ask({**asdict(case), "cpu_time": cpu_time})["build"]
 

@@ -28,9 +28,10 @@ def parts(case: Case, clock: Callable[[], float] = time.process_time) -> dict[st
     assert graph is not None
     _, _, gradients = graph((x,), {})
     multiply = products(case)
+    step = least(lambda: svi.step(x), clock)
     with torch.no_grad():
         return {
-            "step": least(lambda: svi.step(x), clock),
+            "step": step,
             "graph": least(lambda: graph.run(*graph.capture.tensors, x), clock),
             "optimiser": least(lambda: svi.optim.update(graph.trained, gradients, 1.0), clock),
             "products": least(lambda: multiply(x), clock),

@@ -19,7 +19,6 @@ from pathscore.optimiser import OptimizerSpec
 from pathscore.svi import SVI
 
 WIDTH, ROWS = 12, 8
-ONE = ("normal", (4,))
 SPEC = OptimizerSpec(lr=0.01, clip_norm=5.0, schedule="cosine", total_steps=200)
 
 
@@ -65,11 +64,3 @@ def pair(steps: int, builder: Callable = build, **how: Any) -> tuple[SVI, SVI, l
     batches = [data(3 if number % 5 == 4 else ROWS, seed=number) for number in range(steps)]
     eager, compiled = make(**how), make(**how, builder=builder)
     return eager, compiled, losses(eager, batches), losses(compiled, batches)
-
-
-def state(svi: SVI) -> dict[str, Tensor]:
-    """Everything that training moves: parameters, buffers, and the optimiser's moments."""
-    saved = svi.state_dict()
-    modules = {f"{kind}.{name}": t for kind, own in saved["modules"].items() for name, t in own.items()}
-    moments = {f"optim.{n}.{k}": torch.as_tensor(v) for n, s in saved["optim"]["by_name"].items() for k, v in s.items()}
-    return {n: t.detach().clone() for n, t in {**modules, **saved["params"], **moments}.items()}

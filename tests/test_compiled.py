@@ -11,9 +11,9 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from compiled_cases import ROWS, WIDTH, data, interpreted, losses, make, pair, state
+from compiled_cases import ROWS, WIDTH, data, interpreted, losses, make, pair
 from torch import nn
-from training_runs import training
+from training_runs import training, weights
 
 from models import LATENTS
 from pathscore import cli
@@ -33,7 +33,7 @@ def close(ours, theirs, tolerance: float) -> bool:
 
 
 def same_state(a: SVI, b: SVI, tolerance: float) -> bool:
-    ours, theirs = state(a), state(b)
+    ours, theirs = weights(a), weights(b)
     return ours.keys() == theirs.keys() and all(
         torch.allclose(ours[name], theirs[name], rtol=tolerance, atol=tolerance) for name in ours
     )
@@ -258,12 +258,12 @@ class TestFallingBack:
     def test_a_loss_that_is_not_finite_names_its_site_and_moves_nothing(self):
         svi = make(builder=interpreted)
         losses(svi, [data()] * 4)
-        before = state(svi)
+        before = weights(svi)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with pytest.raises(NumericsError, match=r"step 5: .*'z1'"):
                 svi.step(data() * float("nan"))
-        assert all(torch.equal(t, before[name]) for name, t in state(svi).items())
+        assert all(torch.equal(t, before[name]) for name, t in weights(svi).items())
 
 
 class TestElsewhere:
@@ -323,7 +323,7 @@ class TestResume:
         rest.resume()
         rest.run()
         assert whole.svi.compiled.built and rest.svi.compiled.built
-        assert all(torch.equal(t, state(whole.svi)[name]) for name, t in state(rest.svi).items())
+        assert all(torch.equal(t, weights(whole.svi)[name]) for name, t in weights(rest.svi).items())
 
 
 class TestCommandLine:
