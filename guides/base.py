@@ -69,7 +69,7 @@ class LayeredGuide(nn.Module):
 
     def sample(self, x: Tensor) -> None:
         """The program without its registration in the parameter store."""
-        with pyro.plate("data", x.shape[-2], dim=-1):
+        with pyro.plate("data", x.shape[-2], dim=-1, device=x.device):
             self.draw(x - self.x_mean)
 
     def encode(self, x: Tensor) -> dict:

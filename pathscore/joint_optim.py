@@ -13,6 +13,7 @@ import torch
 from pyro.optim import PyroOptim
 from torch import Tensor
 
+from pathscore.foreach import gradient_norm, scale_gradients
 from pathscore.fused import Kernel, fused_kernel
 from pathscore.schedules import Schedule
 
@@ -93,14 +94,16 @@ class JointOptim(PyroOptim):
             norm = gradient_norm(gradients)
         self.update([p for p, _ in found], gradients, norm)
 
-    def update(self, parameters: list[Tensor], gradients: list[Tensor], norm: float | None = None) -> None:
-        """One step of adopted parameters with these gradients; `norm` is their norm where clipping needs it."""
+    def update(
+        self, parameters: list[Tensor], gradients: list[Tensor], norm: float | None = None, factor: float = 1.0
+    ) -> None:
+        """One step of adopted parameters with `factor` × these gradients; `norm` is the product's, for clipping."""
         assert self.torch_optim is not None
         self._prepare(gradients, norm)
         ids = [id(p) for p in parameters]
         if self._kernel is None or self._kernel[0] != ids:
             self._kernel = ids, fused_kernel(self.torch_optim, parameters)
-        if not self._kernel[1](gradients):
+        if not self._kernel[1](gradients, factor):
             self._kernel = None  # its state is made by its first step
         self.steps += 1
 
@@ -149,29 +152,6 @@ class JointOptim(PyroOptim):
         if saved is not None and self.torch_optim is not None:
             moved = {key: _beside(value, parameter) for key, value in saved.items()}
             self.torch_optim.state[parameter] = moved
-
-
-# One call for all tensors; torch exports these operations under no public name.
-_mul = torch._foreach_mul_  # pyright: ignore[reportPrivateImportUsage]
-_norm = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage]
-
-
-def scale_gradients(gradients: list[Tensor], factor: float) -> None:
-    """Multiply all gradients by a number, in place."""
-    if gradients and factor != 1.0:
-        _mul(gradients, factor)
-
-
-def gradient_norm(gradients: list[Tensor]) -> float:
-    """Euclidean norm of all gradients together; in float64 when the squares overflow the gradients' own type."""
-    if not gradients:
-        return 0.0
-    norms = _norm(gradients)
-    alike = all(norm.dtype is norms[0].dtype for norm in norms)
-    total = torch.linalg.vector_norm(torch.stack(norms if alike else [norm.to(norms[0]) for norm in norms])).item()
-    if total != total or total != float("inf"):
-        return total
-    return sum(g.double().square().sum().item() for g in gradients) ** 0.5
 
 
 def _beside(value: Any, parameter: Tensor) -> Any:

@@ -21,8 +21,9 @@ from pathscore.compiled_step import compiled_step
 from pathscore.elbos.compiled import CompiledELBO
 from pathscore.errors import NumericsError, PathscoreError, UsageError
 from pathscore.first_step import check, explain
+from pathscore.foreach import gradient_norm, scale_gradients
 from pathscore.heap import keep_freed_memory
-from pathscore.joint_optim import JointOptim, gradient_norm, scale_gradients
+from pathscore.joint_optim import JointOptim
 from pathscore.numerics import blame, finite, kind_of
 from pathscore.optimiser import as_optim
 from pathscore.recorder import Recorder, plain_name
@@ -219,11 +220,11 @@ class SVI(pyro.infer.SVI):
         norm = gradient_norm(gradients)
         if not math.isfinite(norm):
             raise NumericsError(f"step {self.steps + 1}: {self._bad_gradients()}")
-        scale_gradients(gradients, scale)
         self.gradient_norm = norm * scale
         if isinstance(self.optim, JointOptim):
-            self.optim.update(trained, gradients, self.gradient_norm)
+            self.optim.update(trained, gradients, self.gradient_norm, scale)
         else:
+            scale_gradients(gradients, scale)
             self.optim(trained)
 
     def _trained(self) -> list[Tensor]:

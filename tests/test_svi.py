@@ -16,7 +16,8 @@ from torch.distributions import constraints
 from guides import AmortizedGuide
 from models import VAE
 from pathscore.errors import NumericsError, UsageError
-from pathscore.joint_optim import JointOptim, gradient_norm
+from pathscore.foreach import gradient_norm
+from pathscore.joint_optim import JointOptim
 from pathscore.optimiser import OPTIMIZERS, OptimizerSpec
 from pathscore.svi import SVI
 

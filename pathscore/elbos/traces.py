@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from pyro import poutine
 from pyro.distributions import MaskedDistribution
+from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.plate_messenger import PlateMessenger
 from pyro.poutine.trace_struct import Trace
@@ -47,18 +48,25 @@ def latent_sites(guide_trace: Trace) -> dict[str, Any]:
 
 
 class Plate(NamedTuple):
-    """A vectorised plate: what Pyro's frame says of it, and quick to compare, as sums over plates do all the time."""
+    """A plate: what Pyro's frame says of it, and quick to compare, as sums over plates do all the time.
+
+    dim: None for a sequential one, which `plates_of` leaves out.
+    """
 
     name: str
     dim: int
     size: int
     full_size: int | None
 
+    @classmethod
+    def of(cls, frame: CondIndepStackFrame) -> Plate:
+        """The plate of Pyro's frame."""
+        return cls(frame.name, frame.dim, frame.size, frame.full_size)  # type: ignore[arg-type]
+
 
 def plates_of(site: Any) -> frozenset[Plate]:
     """The vectorised plates a site sits in (the row plate left out)."""
-    frames = (f for f in site["cond_indep_stack"] if f.vectorized and f.name != ROW_PLATE)
-    return frozenset(Plate(f.name, f.dim, f.size, f.full_size) for f in frames)
+    return frozenset(Plate.of(f) for f in site["cond_indep_stack"] if f.vectorized and f.name != ROW_PLATE)
 
 
 class RowPlate(PlateMessenger):

@@ -13,7 +13,7 @@ from typing import Any
 
 from pathscore.elbos.dependence import dependence
 from pathscore.elbos.plan import Plan, dry_run
-from pathscore.elbos.traces import plates_of, sample_sites
+from pathscore.elbos.traces import Plate, plates_of, sample_sites
 from pathscore.elbos.weights import full_share, is_one, residual_scale
 from pathscore.errors import UsageError
 from pathscore.estimators.families import family_name
@@ -47,7 +47,7 @@ def weight_plates(model: Callable, guide: Callable, args: tuple, kwargs: dict, p
 
 def _refuse_subsampled(name: str, site: Any, common: frozenset) -> None:
     for frame in site["cond_indep_stack"]:
-        if frame not in common and full_share(frame) != 1.0:
+        if Plate.of(frame) not in common and full_share(frame) != 1.0:
             formed = where(f.name for f in common)
             raise UsageError(
                 f"site '{name}' lies in plate '{frame.name}', of which {frame.size} of {frame.full_size} members are "
