@@ -98,13 +98,15 @@ class JointOptim(PyroOptim):
         self, parameters: list[Tensor], gradients: list[Tensor], norm: float | None = None, factor: float = 1.0
     ) -> None:
         """One step of adopted parameters with `factor` × these gradients; `norm` is the product's, for clipping."""
-        assert self.torch_optim is not None
-        self._prepare(gradients, norm)
-        ids = [id(p) for p in parameters]
-        if self._kernel is None or self._kernel[0] != ids:
-            self._kernel = ids, fused_kernel(self.torch_optim, parameters)
-        if not self._kernel[1](gradients, factor):
-            self._kernel = None  # its state is made by its first step
+        if self.torch_optim is None:  # nothing has had a gradient yet
+            return
+        if gradients:
+            self._prepare(gradients, norm)
+            ids = [id(p) for p in parameters]
+            if self._kernel is None or self._kernel[0] != ids:
+                self._kernel = ids, fused_kernel(self.torch_optim, parameters)
+            if not self._kernel[1](gradients, factor):
+                self._kernel = None  # its state is made by its first step
         self.steps += 1
 
     def _prepare(self, gradients: list[Tensor], norm: float | None) -> None:

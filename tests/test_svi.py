@@ -448,3 +448,15 @@ def test_programs_run_between_steps_leave_nothing_behind():
         for _ in range(3):
             guide(x)
         assert svi.recorder.sites == []
+
+
+def test_a_step_in_which_nothing_has_a_gradient_moves_nothing():
+    def model(x):
+        loc = pyro.param("loc", torch.tensor(0.5)).detach()
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(loc, 1.0), obs=x)
+
+    svi = SVI(model, lambda x: None, OptimizerSpec(), per_datum=True, require_gradients=False)
+    for _ in range(2):
+        svi.step(torch.ones(3))
+    assert svi.parameters()["loc"].item() == 0.5
