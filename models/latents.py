@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.distributions import Bits, Factorised, Normals, OneHot
 from pathscore.errors import UsageError, unknown
 
 SCALE_FLOOR = 1e-6
@@ -34,8 +35,6 @@ division is 0/0 at z = μ."""
 SCALE_CAP = 1e6
 """Largest scale. The prior squares z = μ + σ ε, and float32 overflows at 3e38."""
 
-NO_SHAPE = torch.Size()
-
 
 def positive(raw: Tensor, cap: float = SCALE_CAP) -> Tensor:
     """Positive scale of a raw number: softplus(min(raw, cap)) + 1e-6, between 1e-6 and `cap`, same shape.
@@ -44,38 +43,6 @@ def positive(raw: Tensor, cap: float = SCALE_CAP) -> Tensor:
     not Inf; a floor and a cap keep every density of this scale, and its gradient, finite.
     """
     return F.softplus(raw.clamp(max=cap)) + SCALE_FLOOR
-
-
-class Factorised(dist.Independent):
-    """A product of D independent finite variables whose joint support can be enumerated.
-
-    `Independent` refuses to enumerate more than one variable. Summing a layer out exactly needs all joint states, S^D
-    of them for variables of S states, so this is for small layers: 2^10 for ten Bernoulli variables.
-    """
-
-    @property
-    def has_enumerate_support(self) -> bool:
-        return self.base_dist.has_enumerate_support
-
-    def enumerate_support(self, expand: bool = True) -> Tensor:
-        """All joint states, (S^D, *batch, D, *event) if `expand`, else with batch dimensions of size one."""
-        event_dim = len(self.base_dist.event_shape)
-        each = self.base_dist.enumerate_support(expand=False)
-        each = each.reshape(len(each), *self.base_dist.event_shape)  # (S, *event)
-        variables = self.event_shape[0]
-        index = torch.cartesian_prod(*[torch.arange(len(each), device=each.device)] * variables)
-        states = each[index.reshape(-1, variables)]  # (S^D, D, *event)
-        batch = len(self.batch_shape)
-        states = states.reshape(len(states), *[1] * batch, *states.shape[1:])
-        return states.expand(-1, *self.batch_shape, *[-1] * (1 + event_dim)) if expand else states
-
-
-class OneHot(dist.OneHotCategorical):
-    """One-hot variable whose draw is tensor operations only: torch's `one_hot` reads a value back, no graph can."""
-
-    def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
-        index = self._categorical.sample(sample_shape)
-        return torch.eye(self.event_shape[0], dtype=self.logits.dtype, device=index.device)[index]
 
 
 class Latent:
@@ -116,6 +83,7 @@ class LocationScale(Latent):
 
     reparameterised = True
     family: type
+    product: type[dist.Independent] = dist.Independent
 
     def __init__(self, size: int, classes: int = 1):
         super().__init__(size, classes)
@@ -128,13 +96,14 @@ class LocationScale(Latent):
 
     def __call__(self, raw: Tensor) -> dist.TorchDistribution:
         loc, raw_scale = raw.chunk(2, -1)
-        return self.family(loc, positive(raw_scale)).to_event(1)
+        return self.product(self.family(loc, positive(raw_scale)), 1)
 
 
 class Normal(LocationScale):
     """z ~ N(μ, σ²), standard member N(0, 1)."""
 
     family = dist.Normal
+    product = Normals
 
 
 class Laplace(LocationScale):
@@ -165,7 +134,7 @@ class Bernoulli(Latent):
         return 2**self.size
 
     def __call__(self, raw: Tensor) -> dist.TorchDistribution:
-        return Factorised(dist.Bernoulli(logits=raw), 1)
+        return Bits(dist.Bernoulli(logits=raw), 1)
 
     def features(self, z: Tensor) -> Tensor:
         return 2 * z - 1

@@ -12,8 +12,8 @@ import math
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from models.distributions import Normals, Pixels
 from models.latents import positive
 
 
@@ -34,16 +34,6 @@ class Likelihood(nn.Module):
     def raw(self, mean: Tensor) -> Tensor:
         """The raw numbers whose mean is `mean`, the inverse of `mean()`."""
         raise NotImplementedError
-
-
-class Pixels(dist.Independent):
-    """Independent Bernoulli pixels: the sign changes after the sum over them, two passes fewer over (…, X) a step."""
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self.base_dist._validate_args:
-            self.base_dist._validate_sample(value)
-        logits, value = torch.broadcast_tensors(self.base_dist.logits, value)
-        return -F.binary_cross_entropy_with_logits(logits, value, reduction="none").sum(-1)
 
 
 class Bernoulli(Likelihood):
@@ -79,7 +69,7 @@ class Normal(Likelihood):
         self.raw_scale = nn.Parameter(torch.tensor(math.log(math.expm1(0.5))))
 
     def forward(self, raw: Tensor) -> dist.TorchDistribution:
-        return dist.Normal(raw, positive(self.raw_scale)).to_event(1)
+        return Normals(dist.Normal(raw, positive(self.raw_scale)), 1)
 
     def mean(self, raw: Tensor) -> Tensor:
         return raw

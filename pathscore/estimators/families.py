@@ -99,7 +99,9 @@ def is_discrete(fn: Any) -> bool:
 def narrow(fn: Any, rows: slice | Tensor) -> Any:
     """`fn` restricted to some of its leading rows (same family, same event)."""
     if isinstance(fn, torch.distributions.Independent):
-        return dist.Independent(narrow(fn.base_dist, rows), fn.reinterpreted_batch_ndims, validate_args=False)
+        alike = type(fn).__init__ is dist.Independent.__init__  # a subclass with a log-density of its own, say
+        product = type(fn) if alike else dist.Independent
+        return product(narrow(fn.base_dist, rows), fn.reinterpreted_batch_ndims, validate_args=False)
     family = family_of(fn)
     if family is None:
         raise NotImplementedError(f"cannot take rows of a {type(fn).__name__}")
