@@ -15,6 +15,7 @@ import pyro
 import pyro.infer
 import torch
 from pyro import poutine
+from pyro.params.param_store import ParamStoreDict
 from torch import Tensor, nn
 
 from pathscore.compiled_step import compiled_step
@@ -73,7 +74,7 @@ class SVI(pyro.infer.SVI):
         self.steps = 0
         self.gradient_norm = float("nan")
         self.recorder = Recorder()
-        self._store: dict[str, dict] = {"params": {}, "constraints": {}}
+        self._store = vars(ParamStoreDict())
         self._open = False
         self._first = True
         self._loose: list[tuple[str, Tensor]] = []  # parameters that the optimiser does not hold
@@ -86,18 +87,17 @@ class SVI(pyro.infer.SVI):
             yield
             return
         store = pyro.get_param_store()
-        outside = store.get_state()
-        store.clear()
-        store.set_state(self._store)  # type: ignore[arg-type]
+        outside = vars(store).copy()
+        vars(store).update(self._store)  # whole: `set_state` enters parameters one by one, which a small step feels
         self._open = True
         try:
             with self.recorder:
                 yield
         finally:
             self._open = False
-            self._store = store.get_state()  # type: ignore[assignment]
-            store.clear()
-            store.set_state(outside)
+            store.get_state()  # takes weak references off parameters, which could not be pickled with them
+            self._store = vars(store).copy()
+            vars(store).update(outside)
 
     def step(self, *args, **kwargs) -> Any:
         """One gradient step.
