@@ -1,4 +1,4 @@
-"""`python -m benchmarks steps [--cases a,b] [--threads 1,2] [--rounds 15] [--seconds 0.5] [--cpu-time] [--tiny] …`."""
+"""`python -m benchmarks steps|parts|evaluation [--cases a,b] [--threads 1,2] [--rounds 15] [--tiny] …`."""
 
 import argparse
 import dataclasses
@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.cases import CASES, Case
+from benchmarks.evaluation import DATA, PARTICLES, evaluation
 from benchmarks.footprint import footprints
 from benchmarks.numpyro_process import has_numpyro
 from benchmarks.parts import parts
@@ -27,6 +28,12 @@ def main() -> None:
     args = parser().parse_args()
     torch.set_float32_matmul_precision(args.matmul_precision)
     cases = [TINY] if args.tiny else [CASES[name] for name in args.cases]
+    if args.what == "evaluation":
+        for threads in args.threads:
+            torch.set_num_threads(threads)
+            for case in cases:
+                print(f"{case.name:16} threads {threads}", described(case, *((2, 10) if args.tiny else (args.points,))))
+        return
     if args.what == "parts":
         torch.set_num_threads(args.threads[0])
         clock = Plan(cpu_time=args.cpu_time).clock
@@ -55,7 +62,11 @@ def main() -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="python -m benchmarks", description="Timings of Pathscore.")
-    made.add_argument("what", choices=["steps", "parts"], help="steps: time of a step; parts: of a compiled step's")
+    made.add_argument(
+        "what",
+        choices=["steps", "parts", "evaluation"],
+        help="steps: time of a step; parts: of a compiled step's; evaluation: of a test set's log-likelihood",
+    )
     made.add_argument("--cases", default=list(CASES), type=_among(CASES), help=f"some of {', '.join(CASES)}")
     made.add_argument("--variants", default=ALL, type=_among((*ALL, *EXTRA)), help=f"some of {', '.join(ALL)}")
     made.add_argument("--ratios", action="store_true", help="no build times, memory and whole run afterwards")
@@ -63,11 +74,21 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--threads", default="1", type=_numbers, help="intra-op threads, as in 1,2")
     made.add_argument("--rounds", type=int, default=15, help="turns that each variant takes")
     made.add_argument("--seconds", type=float, default=0.5, help="length of a turn")
+    made.add_argument("--points", type=int, default=100, help="data points that evaluation is measured on")
     made.add_argument("--cpu-time", action="store_true", help="processor seconds: for a busy machine, one thread only")
     made.add_argument("--numpyro", default=sys.executable, metavar="PYTHON", help="interpreter that has NumPyro")
     made.add_argument("--json", type=Path, help="write the rows to this file")
     made.add_argument("--tiny", action="store_true", help="one short turn of a tiny case, to see that it works")
     return made
+
+
+def described(case: Case, *amount: int) -> str:
+    """What evaluating a test set takes, in words."""
+    found = evaluation(case, *amount)
+    return (
+        f"{DATA} data points × {PARTICLES} draws: {found.seconds:.0f} s, of which the decoder's products alone "
+        f"{100 * found.products:.0f} %, {found.megabytes:.0f} MB"
+    )
 
 
 def table(rows: list[Timing]) -> str:

@@ -10,6 +10,7 @@ import torch
 import benchmarks.__main__ as program
 import benchmarks.parts
 from benchmarks.cases import CASES
+from benchmarks.evaluation import evaluation
 from benchmarks.footprint import peak_megabytes
 from benchmarks.handwritten import network
 from benchmarks.numpyro_process import has_numpyro
@@ -85,3 +86,11 @@ def test_the_parts_of_a_step(monkeypatch):
     monkeypatch.setattr(benchmarks.parts, "CALLS", 2)
     found = benchmarks.parts.parts(program.TINY)
     assert set(found) == {"step", "graph", "optimiser", "products"} and all(ms >= 0 for ms in found.values())
+
+
+def test_evaluation_is_timed(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "evaluation", "--tiny", "--threads", str(torch.get_num_threads())])
+    program.main()
+    assert "10000 data points × 5000 draws: " in capsys.readouterr().out
+    found = evaluation(program.TINY, 2, 10)
+    assert found.seconds > 0 and found.products > 0 and found.megabytes > 0

@@ -4,6 +4,8 @@ Statistical tests evaluate one data point N times over (N copies in the plate ar
 standard error; |z| ≤ 5 has a false-alarm rate of 6e-7, and a bias of 10 standard errors is missed as rarely.
 """
 
+from contextlib import contextmanager
+
 import exact_cases
 import pyro
 import pyro.distributions as dist
@@ -14,7 +16,7 @@ from torch import nn
 from guides import AmortizedGuide
 from models import VAE
 from pathscore import evaluation, exact
-from pathscore.errors import UsageError
+from pathscore.errors import NumericsError, UsageError
 from pathscore.evaluation import bounds, units, weights
 
 COPIES = 4000
@@ -219,3 +221,50 @@ def test_programs_without_a_plate_over_the_data_are_refused_by_name():
         evaluation.elbo(case.model, case.guide, *case.args)
     with pytest.raises(UsageError, match="at least one data point"):
         evaluation.elbo(case.model, case.guide, torch.zeros(0, 2))
+
+
+class TestChecks:
+    """Pyro's checks run once for every data point, not in every pass."""
+
+    x = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
+
+    def test_values_are_those_of_passes_with_checks(self, monkeypatch):
+        pair = Belief()
+        quick = evaluation.importance_bound(pair.model, pair.guide, self.x, num_particles=20)
+
+        @contextmanager
+        def always(model, guide, data):
+            yield weights.trial(model, guide, tuple(t[:2] for t in data), {})[1]
+
+        monkeypatch.setattr(bounds, "checked", always)
+        assert torch.equal(quick, evaluation.importance_bound(pair.model, pair.guide, self.x, num_particles=20))
+
+    def test_a_value_outside_the_support_is_refused_wherever_it_is(self):
+        pair, x = Belief(), self.x.clone()
+        x[2, 1] = 0.5
+        with pytest.raises(ValueError, match="support"):
+            evaluation.importance_bound(pair.model, pair.guide, x, num_particles=20)
+
+    def test_validation_is_as_it_was(self):
+        pair = Belief()
+        for on in (True, False):
+            with pyro.validation_enabled(on):
+                evaluation.elbo(pair.model, pair.guide, self.x)
+                assert pyro.infer.util.is_validation_enabled() == on
+
+    def test_nan_is_refused_by_number(self):
+        """Weights that are NaN for one of three data points, after the checks."""
+        model = VAE(3, layers=(2,), hidden=(4,))
+        guide = AmortizedGuide(3, layers=(2,), hidden=(4,))
+        x = self.x.clone()
+        x[1] = float("nan")
+        with (
+            pyro.validation_enabled(False),
+            pytest.raises(NumericsError, match="of 1 data points are NaN, that of number 1"),
+        ):
+            evaluation.importance_bound(model, guide, x, num_particles=20)
+        with (
+            pyro.validation_enabled(False),
+            pytest.raises(NumericsError, match="of 1 data points are NaN, that of number 1"),
+        ):
+            evaluation.elbo(model, guide, x)

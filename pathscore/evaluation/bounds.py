@@ -13,7 +13,8 @@ import torch
 from tqdm import tqdm
 
 from pathscore import exact
-from pathscore.evaluation.weights import Data, Program, as_data, chunks, draw, isolated, plate_depth
+from pathscore.errors import NumericsError
+from pathscore.evaluation.weights import Data, Program, as_data, checked, chunks, draw, isolated
 
 
 class Elbo(NamedTuple):
@@ -38,8 +39,7 @@ def elbo(model: Program, guide: Program, x: torch.Tensor | Data, *, samples: int
     """
     data = as_data(x)
     found = []
-    with isolated(data, seed):
-        depth = plate_depth(model, guide, data)
+    with isolated(data, seed), checked(model, guide, data) as depth:
         pieces, counts = chunks(data, samples)
         for piece in pieces:
             parts = torch.zeros(2, len(piece[0]), dtype=torch.float64, device=data[0].device)
@@ -47,7 +47,7 @@ def elbo(model: Program, guide: Program, x: torch.Tensor | Data, *, samples: int
                 w = draw(model, guide, piece, count, depth)
                 parts += torch.stack([(w.log_q - w.log_prior).sum(0), -w.log_likelihood.sum(0)])
             found.append(parts / samples)
-    rate, distortion = torch.cat(found, 1)
+    rate, distortion = refuse_nan(torch.cat(found, 1))
     return Elbo(-(rate + distortion), rate, distortion)
 
 
@@ -71,8 +71,7 @@ def importance_bound(
     """
     data = as_data(x)
     found = []
-    with isolated(data, seed):
-        depth = plate_depth(model, guide, data)
+    with isolated(data, seed), checked(model, guide, data) as depth:
         pieces, counts = chunks(data, num_particles)
         hide = None if progress is None else not progress
         with tqdm(total=len(data[0]), desc="log-likelihood", unit="x", disable=hide, delay=2, leave=False) as bar:
@@ -83,7 +82,19 @@ def importance_bound(
                     total = torch.logaddexp(total, log_w.logsumexp(0).double())
                 found.append(total - math.log(num_particles))
                 bar.update(len(piece[0]))
-    return torch.cat(found)
+    return refuse_nan(torch.cat(found))
+
+
+def refuse_nan(values: torch.Tensor) -> torch.Tensor:
+    """The values of data points, in the last dimension. Raises NumericsError, naming the first that is NaN."""
+    bad = values.isnan().flatten(0, -2).any(0) if values.dim() > 1 else values.isnan()
+    if bad.any():
+        where = int(bad.nonzero()[0])
+        raise NumericsError(
+            f"the log-probabilities of {int(bad.sum())} data points are NaN, that of number {where} first: run the "
+            "programs on it under pyro.validation_enabled(True), which names the site"
+        )
+    return values
 
 
 def exact_log_likelihood(model: Program, guide: Program, x: torch.Tensor | Data) -> torch.Tensor:
