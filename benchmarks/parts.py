@@ -1,26 +1,37 @@
 """Where a compiled step's time goes: `parts(case, clock) -> {part: milliseconds}`, each the least of several turns.
 
 "step" is the whole; "graph" the compiled graph alone (draws, forward, backward, norm); "optimiser" Adam's fused kernel;
-"products" the matrix products that the graph contains. What is left of the step is Python: the most that taking several
-steps in one call could save.
+"products" the matrix products that the graph contains. What is left of the step is Python: with what "in a row" is less
+than "graph", the most that several steps in one call could save. "in a row" is a step of `ROW` in one graph.
 """
 
 import time
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from benchmarks.cases import Case
 from benchmarks.products import products
+from benchmarks.unrolled import unrolled
 from benchmarks.variants import make_svi
+from pathscore.elbos.capture import Capture
 from pathscore.elbos.compiled import CompiledELBO
+from pathscore.elbos.inductor import build, compile_graph
 
-TURNS, CALLS = 7, 300
+TURNS, CALLS, ROW = 7, 300, 4
 
 
 def parts(case: Case, clock: Callable[[], float] = time.process_time) -> dict[str, float]:
     """Milliseconds of each part."""
-    x, svi = case.data(), make_svi(case, CompiledELBO)
+    rows: list[Callable] = []
+
+    def both(capture: Capture, inputs: list[Tensor]) -> Callable:
+        run = build(capture, inputs)  # rewrites the graph, which is then repeated
+        rows.append(compile_graph(unrolled(capture, ROW), [*capture.tensors, *inputs]))
+        return run
+
+    x, svi = case.data(), make_svi(case, lambda elbo: CompiledELBO(elbo, builder=both))
     for _ in range(20):
         svi.step(x)
     assert svi.compiled is not None
@@ -33,6 +44,7 @@ def parts(case: Case, clock: Callable[[], float] = time.process_time) -> dict[st
         return {
             "step": step,
             "graph": least(lambda: graph.run(*graph.capture.tensors, x), clock),
+            "in a row": least(lambda: rows[0](*graph.capture.tensors, x), clock) / ROW,
             "optimiser": least(lambda: svi.optim.update(graph.trained, gradients, 1.0), clock),
             "products": least(lambda: multiply(x), clock),
         }

@@ -85,7 +85,9 @@ def test_the_parts_of_a_step(monkeypatch):
     monkeypatch.setattr(benchmarks.parts, "TURNS", 1)
     monkeypatch.setattr(benchmarks.parts, "CALLS", 2)
     found = benchmarks.parts.parts(program.TINY)
-    assert set(found) == {"step", "graph", "optimiser", "products"} and all(ms >= 0 for ms in found.values())
+    assert set(found) == {"step", "graph", "in a row", "optimiser", "products"} and all(
+        ms >= 0 for ms in found.values()
+    )
 
 
 def test_evaluation_is_timed(monkeypatch, capsys):

@@ -25,11 +25,11 @@ from pathscore.elbos.reading import Interception, Reading, Refusal
 
 @dataclass(frozen=True)
 class Capture:
-    """A graph f(*tensors, *inputs) -> (*losses, norm, valid, *gradients).
+    """A graph f(*tensors, *inputs) -> (numbers, valid, *gradients).
 
     tensors: the captured ones, by reference. written: those among them that a step changes in place.
-    trained: the parameters that the gradients belong to, in order. losses: how many numbers the objective reports;
-    single: whether it reports one number rather than a tuple. norm: Euclidean norm of the gradient, before `scale`.
+    trained: the parameters that the gradients belong to, in order. numbers: the losses, then the Euclidean norm of the
+    gradient before `scale`, float64. single: whether the objective reports one loss rather than a tuple.
     valid: whether every branch went the way that was assumed; only where `assumes`.
     """
 
@@ -37,7 +37,6 @@ class Capture:
     tensors: list[Tensor]
     written: list[Tensor]
     trained: list[Tensor]
-    losses: int
     single: bool
     assumes: bool
 
@@ -80,9 +79,9 @@ def capture(
         gradients = _gradients(seen.surrogates, wanted, scale)
         found = [g for g in gradients if g is not None]
         valid = [torch.stack(seen.assumptions).all()] if seen.assumptions else []
-        shape.update(single=not isinstance(loss, tuple), losses=len(losses), assumes=bool(valid))
+        shape.update(single=not isinstance(loss, tuple), assumes=bool(valid))
         shape["trained"] = [p for p, g in zip(wanted, gradients, strict=True) if g is not None]
-        return (*(_tensor(part) for part in losses), _norm(found, scale), *valid, *found)
+        return _joined([*(_tensor(part) for part in losses), _norm(found, scale)]), *valid, *found
 
     try:
         graph = _traced(evaluate, tensors)
@@ -143,11 +142,16 @@ def _norm(gradients: list[Tensor], scale: float) -> Tensor:
     return torch.stack([s.to(squares[0]) for s in squares]).sum().sqrt() / scale if squares else torch.zeros(())
 
 
+def _joined(numbers: list[Tensor]) -> Tensor:
+    """Numbers as one tensor, which is read back at once: every reading waits for a GPU."""
+    return torch.stack([number.to(numbers[-1].device, torch.float64) for number in numbers])
+
+
 def _tensor(loss: Any) -> Tensor:
     if isinstance(loss, Reading):
         return loss.tensor
     if isinstance(loss, Tensor):
-        return loss.detach().double()
+        return loss.detach()
     return torch.tensor(float(loss), dtype=torch.float64)
 
 

@@ -78,18 +78,19 @@ class CompiledGraph:
 
         Raises: Refusal, with nothing changed, where a branch of the program goes another way than the graph.
         """
-        split, assumes = self.capture.losses, self.capture.assumes
+        assumes = self.capture.assumes
         before = [t.clone() for t in self.capture.written] if assumes else []
         stream = streams.read(self.device) if assumes else {}
         with torch.no_grad():
             out = self.run(*self.capture.tensors, *tensors_of(args, kwargs))
-            if assumes and not out[split + 1]:
+            if assumes and not out[1]:
                 for tensor, value in zip(self.capture.written, before, strict=True):
                     tensor.copy_(value)
                 streams.write(stream, self.device)
                 raise Refusal(f"its course depends on the values of tensors, and changed at use {self.uses + 1}")
         self.uses += 1
-        return tuple(loss.item() for loss in out[:split]), out[split].item(), list(out[split + 1 + assumes :])
+        *losses, norm = out[0].tolist()
+        return tuple(losses), norm, list(out[1 + assumes :])
 
     def check(self, args: tuple, kwargs: dict) -> None:
         """Hold the graph against the eager objective; parameters, state and random stream stay as they are.

@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
+from torch.fx import GraphModule
 
 from pathscore.elbos.capture import Capture
+from pathscore.elbos.cuda_graph import replayed
 from pathscore.elbos.reading import Refusal
 from pathscore.elbos.rewrites import rewrite
 
@@ -37,17 +39,23 @@ def build(capture: Capture, inputs: list[Tensor]) -> Callable[..., Any]:
     device = inputs[0].device.type if inputs else "cpu"
     if device == "cpu" and compiler() is None:
         raise Refusal("no C++ compiler: install g++, or name one in the environment variable CXX")
-    options = OPTIONS | (CPU_OPTIONS if device == "cpu" else {})
     try:
-        from torch import _inductor, no_grad  # takes seconds: only where something is built
-
-        if device == "cpu":
-            rewrite(capture.graph)
-        with no_grad(), no_word_of_cuda():
-            return _inductor.compile(capture.graph, [*capture.tensors, *inputs], options=options)  # type: ignore
+        rewrite(capture.graph, device)
+        run = compile_graph(capture.graph, [*capture.tensors, *inputs])
+        return replayed(run, capture, inputs) if device == "cuda" else run
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
         raise Refusal(f"TorchInductor: {type(error).__name__}: {lines[0][:160]}") from error
+
+
+def compile_graph(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+    """Compile a graph as it is."""
+    from torch import _inductor, no_grad  # takes seconds: only where something is built
+
+    device = inputs[0].device.type if inputs else "cpu"
+    options = OPTIONS | (CPU_OPTIONS if device == "cpu" else {})
+    with no_grad(), no_word_of_cuda():
+        return _inductor.compile(graph, inputs, options=options)  # type: ignore
 
 
 @contextmanager

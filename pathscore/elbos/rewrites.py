@@ -1,7 +1,8 @@
-"""Rewrites of a captured graph for the CPU that TorchInductor leaves out: `rewrite(graph)`, in place.
+"""Rewrites of a captured graph before TorchInductor builds it: `rewrite(graph, device)`, in place.
 
-`REWRITES` maps an operation to a function of its node that returns an equal expression, or None to leave it. Each
-equals the operation up to rounding, and is here because it was measured (docs/speed.md).
+A table maps an operation to a function of its node that returns an equal expression, or None to leave it. Those in
+`DRAWS` are needed anywhere: the built graph would draw other numbers. Those in `REWRITES` are for the CPU: each equals
+the operation up to rounding, and is here because it was measured (docs/speed.md).
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ TANH_ODD = (
 TANH_EVEN = (4.89352518554385e-03, 2.26843463243900e-03, 1.18534705686654e-04, 1.19825839466702e-06)
 
 
-def rewrite(graph: GraphModule) -> None:
-    """Apply every rewrite to a graph whose nodes carry fake tensors in `meta["val"]`."""
+def rewrite(graph: GraphModule, device: str) -> None:
+    """Apply every rewrite for a kind of device to a graph whose nodes carry fake tensors in `meta["val"]`."""
     keep_order_of_draws(graph)
+    table = DRAWS | REWRITES if device == "cpu" else DRAWS
     for node in list(graph.graph.nodes):
-        expression = REWRITES.get(node.target)
+        expression = table.get(node.target)
         if expression is None:
             continue
         with graph.graph.inserting_before(node):
@@ -121,8 +123,9 @@ def eager_bernoulli(node: Node) -> Node:
     return _call(node, aten.bernoulli.Tensor, node.args[0], node.args[0])
 
 
+DRAWS: dict[Any, Callable[[Node], Node | None]] = {aten.bernoulli.default: eager_bernoulli}
+
 REWRITES: dict[Any, Callable[[Node], Node | None]] = {
-    aten.bernoulli.default: eager_bernoulli,
     aten.tanh.default: rational_tanh,
     aten.addmm.default: apart_from_bias,
     aten.mm.default: narrow_product,
