@@ -18,6 +18,12 @@ import torch
 from pathscore.data import network
 
 
+def pytest_configure():
+    """One thread of tensor work unless told otherwise: on small models barriers cost more than a core gives."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def mnist_dir() -> Path:
     """Folder with MNIST/raw/…; skips the test where there is none."""
