@@ -25,6 +25,7 @@ OPTIONS: dict[str, Any] = {
     "fallback_random": True,  # eager's random numbers, where Inductor would draw from a generator of its own
     "size_asserts": False,  # the shapes of a graph's inputs are its key
     "alignment_asserts": False,
+    "inplace_buffers": False,  # results written over what is read are at times wrong (docs/speed.md)
     "compile_threads": 1,  # no pool of worker processes, which would outlive the building
 }
 
