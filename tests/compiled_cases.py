@@ -7,14 +7,16 @@ objective and estimator without the seconds that TorchInductor takes to build ea
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from guides import AmortizedGuide
-from models import VAE
-from pathscore.elbos import make_elbo
+from models import LATENTS, VAE
+from pathscore.elbos import ELBOS, make_elbo
 from pathscore.elbos.compiled import CompiledELBO
 from pathscore.elbos.inductor import build
+from pathscore.estimators import ESTIMATORS
 from pathscore.optimiser import OptimizerSpec
 from pathscore.svi import SVI
 
@@ -64,3 +66,25 @@ def pair(steps: int, builder: Callable = build, **how: Any) -> tuple[SVI, SVI, l
     batches = [data(3 if number % 5 == 4 else ROWS, seed=number) for number in range(steps)]
     eager, compiled = make(**how), make(**how, builder=builder)
     return eager, compiled, losses(eager, batches), losses(compiled, batches)
+
+
+def legal_cells() -> list:
+    """Every objective with each family of latents it is right for."""
+    cells = []
+    for name, entry in ELBOS.items():
+        for latent, family in LATENTS.items():
+            particles = max(entry.particles, entry.min_particles)
+            if entry.refusal([family(4, 3)], guide="amortised", particles=particles, batch_size=ROWS) is None:
+                cells.append(pytest.param(name, latent, particles, id=f"{name}-{latent}"))
+    return cells
+
+
+def legal_estimators() -> list:
+    """Every estimator with a family that it serves."""
+    return [
+        pytest.param(name, latent, id=f"{name}-{latent}")
+        for name, kind in ESTIMATORS.items()
+        for latent, family in (("normal", "normal"), ("bernoulli", "bernoulli"), ("categorical", "onehot"))
+        if kind.families is None or family in kind.families
+        if not (latent != "normal" and kind.pathwise and name in ("pathwise", "stl"))
+    ]

@@ -11,13 +11,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from compiled_cases import ROWS, WIDTH, data, interpreted, losses, make, pair
+from compiled_cases import ROWS, WIDTH, data, interpreted, legal_cells, legal_estimators, losses, make, pair
 from torch import nn
 from training_runs import training, weights
 
-from models import LATENTS
 from pathscore import cli
-from pathscore.elbos import ELBOS, KLWeight, make_elbo
+from pathscore.elbos import KLWeight, make_elbo
 from pathscore.elbos.compiled import AUTO_STEPS, CompiledELBO, EagerWarning, compiled
 from pathscore.elbos.inductor import build
 from pathscore.errors import NumericsError
@@ -37,28 +36,6 @@ def same_state(a: SVI, b: SVI, tolerance: float) -> bool:
     return ours.keys() == theirs.keys() and all(
         torch.allclose(ours[name], theirs[name], rtol=tolerance, atol=tolerance) for name in ours
     )
-
-
-def legal_cells() -> list:
-    """Every objective with each family of latents it is right for."""
-    cells = []
-    for name, entry in ELBOS.items():
-        for latent, family in LATENTS.items():
-            particles = max(entry.particles, entry.min_particles)
-            if entry.refusal([family(4, 3)], guide="amortised", particles=particles, batch_size=ROWS) is None:
-                cells.append(pytest.param(name, latent, particles, id=f"{name}-{latent}"))
-    return cells
-
-
-def legal_estimators() -> list:
-    """Every estimator with a family that it serves."""
-    return [
-        pytest.param(name, latent, id=f"{name}-{latent}")
-        for name, kind in ESTIMATORS.items()
-        for latent, family in (("normal", "normal"), ("bernoulli", "bernoulli"), ("categorical", "onehot"))
-        if kind.families is None or family in kind.families
-        if not (latent != "normal" and kind.pathwise and name in ("pathwise", "stl"))
-    ]
 
 
 @pytest.mark.usefixtures("float64")

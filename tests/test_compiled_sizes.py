@@ -6,7 +6,7 @@ no others that were tried. (Warnings are errors here: a run that falls back to e
 
 import pytest
 import torch
-from test_compiled import legal_cells, legal_estimators
+from compiled_cases import legal_cells, legal_estimators
 
 from guides import AmortizedGuide
 from models import VAE

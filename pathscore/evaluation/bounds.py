@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from pathscore import exact
 from pathscore.errors import NumericsError
-from pathscore.evaluation.weights import Data, Program, as_data, checked, chunks, draw, isolated
+from pathscore.evaluation.weights import Data, Program, as_data, checked, chunks, draw, isolated, plate_depth
 
 
 class Elbo(NamedTuple):
@@ -39,7 +39,8 @@ def elbo(model: Program, guide: Program, x: torch.Tensor | Data, *, samples: int
     """
     data = as_data(x)
     found = []
-    with isolated(data, seed), checked(model, guide, data) as depth:
+    with isolated(data, seed):
+        depth = plate_depth(model, guide, data)
         pieces, counts = chunks(data, samples)
         for piece in pieces:
             parts = torch.zeros(2, len(piece[0]), dtype=torch.float64, device=data[0].device)
@@ -47,7 +48,7 @@ def elbo(model: Program, guide: Program, x: torch.Tensor | Data, *, samples: int
                 w = draw(model, guide, piece, count, depth)
                 parts += torch.stack([(w.log_q - w.log_prior).sum(0), -w.log_likelihood.sum(0)])
             found.append(parts / samples)
-    rate, distortion = refuse_nan(torch.cat(found, 1))
+    rate, distortion = torch.cat(found, 1)
     return Elbo(-(rate + distortion), rate, distortion)
 
 
@@ -86,13 +87,12 @@ def importance_bound(
 
 
 def refuse_nan(values: torch.Tensor) -> torch.Tensor:
-    """The values of data points, in the last dimension. Raises NumericsError, naming the first that is NaN."""
-    bad = values.isnan().flatten(0, -2).any(0) if values.dim() > 1 else values.isnan()
+    """The values of data points. Raises NumericsError, naming the first that is NaN."""
+    bad = values.isnan()
     if bad.any():
-        where = int(bad.nonzero()[0])
         raise NumericsError(
-            f"the log-probabilities of {int(bad.sum())} data points are NaN, that of number {where} first: run the "
-            "programs on it under pyro.validation_enabled(True), which names the site"
+            f"the log-probabilities of {int(bad.sum())} data points are NaN, that of number {int(bad.nonzero()[0])} "
+            "first: run the programs on it under pyro.validation_enabled(True), which names the site"
         )
     return values
 
