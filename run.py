@@ -1,7 +1,7 @@
 """Train, evaluate and save one run: `python run.py --elbo tracegraph`. All of it is `pathscore train`.
 
 It works with the packages beside this file and with no others: `pathscore` is checked here, `models` and `guides` by
-`pathscore.lookup` when the run begins.
+`pathscore.programs.lookup` when the run begins.
 """
 
 import sys
@@ -14,6 +14,6 @@ if __name__ == "__main__":
     if found != Path(__file__).resolve().parent / "pathscore":
         print(f"run.py: pathscore is shadowed by {found}: remove that, or fix the import path", file=sys.stderr)
         sys.exit(2)
-    from pathscore.cli import main
+    from pathscore.command.cli import main
 
     sys.exit(main(["train", *sys.argv[1:]]))

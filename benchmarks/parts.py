@@ -15,9 +15,9 @@ from benchmarks.cases import Case
 from benchmarks.products import products
 from benchmarks.unrolled import unrolled
 from benchmarks.variants import make_svi
-from pathscore.elbos.capture import Capture
-from pathscore.elbos.compiled import CompiledELBO
-from pathscore.elbos.inductor import build, compile_graph
+from pathscore.compiling.capture import Capture
+from pathscore.compiling.compiled_elbo import CompiledELBO
+from pathscore.compiling.inductor import build, compile_graph
 
 TURNS, CALLS, ROW = 7, 300, 4
 

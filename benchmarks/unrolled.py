@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from pathscore.elbos.capture import Capture
+from pathscore.compiling.capture import Capture
 
 RATE = 1e-5
 

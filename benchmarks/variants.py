@@ -15,10 +15,10 @@ from benchmarks.handwritten import Step, handwritten
 from guides import AmortizedGuide
 from models import VAE
 from pathscore.elbos import make_elbo
-from pathscore.elbos.compiled import CompiledELBO
-from pathscore.elbos.inductor import build
-from pathscore.elbos.rewrites import REWRITES
-from pathscore.optimiser import OptimizerSpec
+from pathscore.compiling.compiled_elbo import CompiledELBO
+from pathscore.compiling.inductor import build
+from pathscore.compiling.rewrites import REWRITES
+from pathscore.svi.optimiser import OptimizerSpec
 from pathscore.svi import SVI
 
 

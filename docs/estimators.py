@@ -14,7 +14,7 @@ from pathlib import Path
 import pyro.distributions as dist
 import torch
 
-from pathscore.cli import main as pathscore
+from pathscore.command.cli import main as pathscore
 from pathscore.estimators import ESTIMATORS, Estimator
 from pathscore.gradients.table import number
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.image import imread, imsave
 
-from pathscore.arguments import Invocation
+from pathscore.command.arguments import Invocation
 from pathscore.config import Config
-from pathscore.job import run
+from pathscore.command.train import run
 
 HERE = Path(__file__).resolve().parent
 

@@ -8,7 +8,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
-from pathscore.metrics import read_metrics
+from pathscore.runs.metrics import read_metrics
 
 
 def sums(lines: list[dict]) -> dict[int, float]:

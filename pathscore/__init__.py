@@ -11,7 +11,7 @@ EXPORTS: dict[str, tuple[str, ...]] = {
     "pathscore.config": ("Config",),
     "pathscore.diagnostics": ("compare", "diagnose", "examine", "mcmc_to_arviz", "to_arviz"),
     "pathscore.elbos": ("ELBOS", "KLWeight", "kl_weighted", "make_elbo"),
-    "pathscore.elbos.compiled": ("CompiledELBO",),
+    "pathscore.compiling.compiled_elbo": ("CompiledELBO",),
     "pathscore.elbos.dreg": ("DReG",),
     "pathscore.elbos.free_bits": ("FreeBitsELBO",),
     "pathscore.elbos.importance": ("ImportanceELBO",),
@@ -26,9 +26,9 @@ EXPORTS: dict[str, tuple[str, ...]] = {
     ),
     "pathscore.evaluation": ("evaluate",),
     "pathscore.gradients": ("measure",),
-    "pathscore.optimiser": ("OptimizerSpec",),
+    "pathscore.svi.optimiser": ("OptimizerSpec",),
     "pathscore.svi": ("SVI",),
-    "pathscore.training": ("Training", "fit"),
+    "pathscore.runs.training": ("Training", "fit"),
 }
 _HOME = {name: module for module, names in EXPORTS.items() for name in names}
 

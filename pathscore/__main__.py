@@ -2,7 +2,7 @@
 
 import sys
 
-from pathscore.cli import main
+from pathscore.command.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,6 +1,6 @@
 """The errors a user can cause, each one line long, and the exit code each one ends the process with.
 
-Every message names the flag or the file and the remedy; `pathscore.cli` prints it after "pathscore: " and shows a
+Every message names the flag or the file and the remedy; `pathscore.command.cli` prints it after "pathscore: " and shows a
 traceback only under `--debug`. Nothing here imports torch.
 """
 

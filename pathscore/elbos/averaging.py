@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pathscore.elbos.plan import Plan
 from pathscore.elbos.terms import Terms
-from pathscore.elbos.traces import plates_of
+from pathscore.programs.traces import plates_of
 from pathscore.estimators.base import Site
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from pathscore.elbos.plan import Plan
 from pathscore.elbos.rows import Draw
 from pathscore.elbos.terms import Terms
-from pathscore.elbos.traces import plates_of
+from pathscore.programs.traces import plates_of
 
 
 def make_context(plan: Plan, terms: Terms, draws: dict[str, Draw], name: str) -> Tensor:

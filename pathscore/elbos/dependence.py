@@ -18,7 +18,7 @@ from pyro.ops.provenance import get_provenance, track_provenance
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 
-from pathscore.elbos.traces import sample_sites, traces
+from pathscore.programs.traces import sample_sites, traces
 from pathscore.estimators.families import unwrap
 
 TermKey = tuple[str, str]

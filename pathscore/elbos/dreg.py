@@ -19,7 +19,7 @@ from pathscore.elbos.importance import ImportanceELBO
 from pathscore.elbos.plan import Plan, SitePlan
 from pathscore.elbos.rows import Draw, RowSampler
 from pathscore.elbos.terms import Terms, sum_to
-from pathscore.elbos.traces import plates_of
+from pathscore.programs.traces import plates_of
 from pathscore.elbos.weights import WeightedTerms, residual_scale
 from pathscore.errors import UsageError
 from pathscore.estimators import Site

@@ -19,7 +19,7 @@ from pathscore.elbos.plan import Plan
 from pathscore.elbos.rows import Draw
 from pathscore.elbos.site import SiteELBO
 from pathscore.elbos.terms import Terms, sum_to
-from pathscore.elbos.traces import plates_of
+from pathscore.programs.traces import plates_of
 from pathscore.elbos.weight_plates import weight_plates, where
 from pathscore.elbos.weights import WeightedTerms, weigh
 from pathscore.errors import UsageError

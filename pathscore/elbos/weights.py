@@ -22,7 +22,7 @@ from pyro.distributions.util import is_identically_zero
 from torch import Tensor
 
 from pathscore.elbos.terms import Term, Terms, sum_to
-from pathscore.elbos.traces import ROW_PLATE
+from pathscore.programs.traces import ROW_PLATE
 
 
 @dataclass

@@ -19,8 +19,8 @@ from pyro.infer.util import is_validation_enabled
 
 from pathscore.errors import UsageError
 from pathscore.exact.rows import Term, cuda_in_use, run_rows, site_terms, trial
-from pathscore.heap import keep_freed_memory
-from pathscore.streams import beside
+from pathscore.machine.heap import keep_freed_memory
+from pathscore.machine.streams import beside
 
 Data = tuple[torch.Tensor, ...]
 Program = Callable[..., object]

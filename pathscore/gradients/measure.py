@@ -18,7 +18,7 @@ from pathscore.errors import UsageError
 from pathscore.gradients.lab import Lab, Specs
 from pathscore.gradients.reference import find_exact, long_run
 from pathscore.gradients.results import Comparison, Run, rows_of
-from pathscore.streams import beside
+from pathscore.machine.streams import beside
 
 
 def measure(

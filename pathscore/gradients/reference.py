@@ -17,7 +17,7 @@ from pathscore import exact
 from pathscore.elbos import ELBOS
 from pathscore.errors import UsageError
 from pathscore.estimators.families import family_name, support_size
-from pathscore.streams import beside
+from pathscore.machine.streams import beside
 
 if TYPE_CHECKING:
     from pathscore.gradients.results import Run

@@ -1,0 +1,95 @@
+"""The command line: verbs, exit codes, and one line for every error.
+
+`main(words) -> exit code`. A verb is an entry of `VERBS`: one line of meaning and where its function lives,
+`function(words) -> exit code`, imported when it is called, so that help and near misses never wait for torch.
+Exit codes: 0 done, 1 a fault of this program, 2 usage or data, 3 run directory, 4 numerics, 130/143 signals.
+"""
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pathscore.errors import PathscoreError, UsageError, unknown
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb: its line in the help, and its function as "module:name"."""
+
+    doc: str
+    where: str
+
+    def __call__(self, words: Sequence[str]) -> int:
+        module, _, name = self.where.partition(":")
+        return getattr(importlib.import_module(module), name)(words)
+
+
+VERBS: dict[str, Verb] = {
+    "train": Verb("train, evaluate and save (python run.py is the same)", "pathscore.command.cli:train"),
+    "gradients": Verb("bias, variance and cost of estimators, on a toy or a run", "pathscore.command.gradients:main"),
+    "diagnose": Verb("how far to trust a run's guide: report.html", "pathscore.command.diagnose:diagnose_words"),
+    "compare": Verb("paired differences between runs: comparison.html", "pathscore.command.diagnose:compare_words"),
+    "list": Verb("print the tables of choices and which of them go together", "pathscore.command.tables:main"),
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the verb that `words` (the process's own arguments if None) begin with, and return the exit code."""
+    words = list(sys.argv[1:] if words is None else words)
+    try:
+        code = dispatch(words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader, head perhaps, has seen enough; nothing may be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SystemExit as exit:
+        return int(exit.code or 0)
+    except KeyboardInterrupt as error:  # what stops a run by a signal says so and has its own code
+        return fail(str(error) or "interrupted", getattr(error, "exit_code", 130))
+    except PathscoreError as error:
+        return fail(str(error), error.exit_code, "--debug" in words)
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        return fail(f"unexpected {what} (--debug shows where; please report it)", 1, "--debug" in words)
+
+
+def dispatch(words: list[str]) -> int:
+    """Call the verb, or print the help of verbs."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if words[0] not in VERBS:
+        if words[0].startswith("-"):
+            raise UsageError(f"a verb comes first, as in pathscore train {words[0]}: {', '.join(VERBS)}")
+        raise unknown("verb", words[0], VERBS)
+    return VERBS[words[0]](words[1:])
+
+
+def usage() -> str:
+    """The help of verbs."""
+    width = max(map(len, VERBS))
+    lines = [f"  {name:{width}}  {verb.doc}" for name, verb in VERBS.items()]
+    return "\n".join(["usage: pathscore VERB …        (pathscore VERB --help says more)", "", *lines])
+
+
+def fail(message: str, code: int, debug: bool = False) -> int:
+    """Print one line on stderr, the traceback before it if asked for, and return the exit code."""
+    if debug:
+        traceback.print_exc()
+    print(f"pathscore: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def train(words: Sequence[str]) -> int:
+    """The verb `train`: parse first, then import what it takes to run."""
+    from pathscore.command.arguments import parse
+
+    config, call = parse(words, prog="pathscore train")
+    from pathscore.command import train as job
+
+    job.run(config, call)
+    return 0

@@ -1,0 +1,217 @@
+"""One evaluation of an objective, gradients included, as a graph of tensor operations.
+
+    capture(elbo, model, guide, args, kwargs, parameters, scale) -> Capture
+
+`make_fx` follows the objective through Pyro's handlers and through autograd on fake tensors, which have shapes and no
+values: nothing is drawn, no state moves, and whatever depends on values (a Python branch) is refused. Every tensor from
+outside (parameters, buffers, data of a closure) is an input of the graph by reference, so in-place changes are seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensor
+from torch.fx import Graph, GraphModule, Node
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from pathscore.compiling.reading import Interception, Reading, Refusal
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A graph f(*tensors, *inputs) -> (numbers, valid, *gradients).
+
+    tensors: the captured ones, by reference. written: those among them that a step changes in place.
+    trained: the parameters that the gradients belong to, in order. numbers: the losses, then the Euclidean norm of the
+    gradient before `scale`, float64. single: whether the objective reports one loss rather than a tuple.
+    valid: whether every branch went the way that was assumed; only where `assumes`.
+    """
+
+    graph: GraphModule
+    tensors: list[Tensor]
+    written: list[Tensor]
+    trained: list[Tensor]
+    single: bool
+    assumes: bool
+
+
+def capture(
+    elbo: Any,
+    model: Callable,
+    guide: Callable,
+    args: tuple,
+    kwargs: dict,
+    parameters: Iterable[Tensor],
+    scale: float = 1.0,
+    unnamed: bool = False,
+) -> Capture:
+    """The graph of `elbo.loss_and_grads(model, guide, *args, **kwargs)`.
+
+    The objective must have been evaluated once before, so that parameters exist and plans are made.
+    parameters: leaves, of which those that the objective reaches get a gradient. scale: factor of the gradient.
+    unnamed: give every other leaf that requires a gradient one too, as `backward()` does.
+
+    Raises: Refusal for what cannot be one graph.
+    """
+    leaves, layout = tree_flatten((args, kwargs))
+    modules, store = modules_of(model, guide, elbo), pyro.get_param_store()
+    held, names = _held(modules), set(store.keys())
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    wanted = [p for p in parameters if p.requires_grad]
+    shape: dict[str, Any] = {}
+    seen = Interception()
+
+    def evaluate(*inputs: Tensor) -> tuple[Tensor, ...]:
+        given = iter(inputs)
+        own_args, own_kwargs = tree_unflatten([next(given) if isinstance(x, Tensor) else x for x in leaves], layout)
+        with seen, pyro.validation_enabled(False):
+            loss = elbo.loss_and_grads(model, guide, *own_args, **own_kwargs)
+        losses = loss if isinstance(loss, tuple) else (loss,)
+        if unnamed:
+            named = {id(p) for p in wanted}
+            wanted.extend(leaf for leaf in _leaves(seen.surrogates) if id(leaf) not in named)
+        gradients = _gradients(seen.surrogates, wanted, scale)
+        found = [g for g in gradients if g is not None]
+        valid = [torch.stack(seen.assumptions).all()] if seen.assumptions else []
+        shape.update(single=not isinstance(loss, tuple), assumes=bool(valid))
+        shape["trained"] = [p for p, g in zip(wanted, gradients, strict=True) if g is not None]
+        return _joined([*(_tensor(part) for part in losses), _norm(found, scale)]), *valid, *found
+
+    try:
+        graph = _traced(evaluate, tensors)
+    finally:
+        seen.put_back()
+        leaks = _put_back(held) + [name for name in set(store.keys()) - names if store.__delitem__(name) is None]
+    if leaks:
+        raise Refusal(f"it keeps what it computes by assignment ({leaks[0]}): change tensors in place, with copy_")
+    captured = _lift(graph)
+    return Capture(graph, list(captured.values()), _written(graph.graph, captured), **shape)
+
+
+def _traced(evaluate: Callable, tensors: list[Tensor]) -> GraphModule:
+    from torch.fx.experimental.proxy_tensor import make_fx  # takes long to import: only where something is captured
+
+    try:
+        return make_fx(evaluate, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
+    except Refusal:
+        raise
+    except Exception as error:
+        raise Refusal(_reason(error)) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What a tracer's exception says about the program, in one line."""
+    name = type(error).__name__
+    if "DataDependent" in name or "GuardOnDataDependent" in name:
+        return "its course depends on the values of tensors (if, while, int() or bool() of a tensor)"
+    lines = str(error).strip().splitlines()
+    return f"{name}: {lines[0][:160]}" if lines else name
+
+
+def _leaves(surrogates: list[Tensor]) -> list[Tensor]:
+    """The leaves that `backward()` would reach, in the order in which they are met, without those made on the way."""
+    found, seen, waiting = [], set(), [s.grad_fn for s in surrogates if s.grad_fn is not None]
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and not isinstance(leaf, FakeTensor):
+            found.append(leaf)
+        waiting.extend(below for below, _ in node.next_functions if below is not None)
+    return found
+
+
+def _gradients(surrogates: list[Tensor], wanted: list[Tensor], scale: float) -> list[Tensor | None]:
+    total = sum(s for s in surrogates if s.requires_grad)
+    if not isinstance(total, Tensor):
+        return [None] * len(wanted)
+    seed = torch.full_like(total, scale)
+    return list(torch.autograd.grad(total, wanted, seed, allow_unused=True))
+
+
+def _norm(gradients: list[Tensor], scale: float) -> Tensor:
+    squares = [g.square().sum() for g in gradients]
+    return torch.stack([s.to(squares[0]) for s in squares]).sum().sqrt() / scale if squares else torch.zeros(())
+
+
+def _joined(numbers: list[Tensor]) -> Tensor:
+    """Numbers as one tensor, which is read back at once: every reading waits for a GPU."""
+    return torch.stack([number.to(numbers[-1].device, torch.float64) for number in numbers])
+
+
+def _tensor(loss: Any) -> Tensor:
+    if isinstance(loss, Reading):
+        return loss.tensor
+    if isinstance(loss, Tensor):
+        return loss.detach()
+    return torch.tensor(float(loss), dtype=torch.float64)
+
+
+def _lift(graph: GraphModule) -> dict[Node, Tensor]:
+    """Make every tensor that the graph holds an input of it, in front of the others."""
+    nodes, first = graph.graph, next(iter(graph.graph.nodes))
+    places: dict[int, Node] = {}
+    tensors: dict[Node, Tensor] = {}
+    held = [n for n in nodes.nodes if n.op == "get_attr"]
+    for node in held:
+        tensor = getattr(graph, node.target)
+        if id(tensor) not in places:
+            with nodes.inserting_before(first):
+                place = places[id(tensor)] = nodes.placeholder(f"captured_{len(places)}")
+            place.meta, tensors[place] = dict(node.meta), tensor
+        node.replace_all_uses_with(places[id(tensor)])
+    for node in held:  # only now: the first of all nodes, where there are no arguments, is one of them
+        nodes.erase_node(node)
+    graph.recompile()
+    return tensors
+
+
+def _written(nodes: Graph, captured: dict[Node, Tensor]) -> list[Tensor]:
+    """The captured tensors that an operation of the graph changes in place, through views too."""
+    found = []
+    for node in nodes.nodes:
+        schema = getattr(node.target, "_schema", None)
+        for given, declared in zip(node.args, schema.arguments if schema else (), strict=False):
+            if declared.alias_info is not None and declared.alias_info.is_write:
+                root = given
+                while isinstance(root, Node) and root.op == "call_function":
+                    root = root.args[0]
+                if root in captured and captured[root] not in set(found):
+                    found.append(captured[root])
+    return found
+
+
+Held = list[tuple[str, dict[str, Any], dict[str, Any]]]
+
+
+def _held(modules: list[nn.Module]) -> Held:
+    """What the modules hold: attributes, buffers, parameters."""
+    parts = [part for module in modules for part in module.modules()]
+    return [(type(p).__name__, own, dict(own)) for p in parts for own in (vars(p), p._buffers, p._parameters)]
+
+
+def _put_back(held: Held) -> list[str]:
+    """Undo assignments of fake tensors, which are shapes without values; the names of what was assigned."""
+    leaks = []
+    for owner, now, before in held:
+        for name in [name for name, value in now.items() if isinstance(value, FakeTensor)]:
+            leaks.append(f"{owner}.{name}")
+            now.pop(name)
+        now.update({name: value for name, value in before.items() if name not in now})
+    return leaks
+
+
+def modules_of(*programs: Any) -> list[nn.Module]:
+    """The modules behind programs, handlers taken off, and behind an objective's estimators."""
+    found = [getattr(program, "estimators", None) for program in programs]
+    found += [pyro.poutine.unwrap(program) for program in programs]
+    found += [getattr(program, "__self__", None) for program in found]
+    return [module for module in found if isinstance(module, nn.Module)]

@@ -1,0 +1,84 @@
+"""A compiled graph recorded once and replayed by the GPU: `replayed(run, capture, inputs) -> callable`.
+
+Launching its kernels one by one takes the processor longer than the GPU needs for a small model; a CUDA graph is one
+launch. Its kernels read and write the memory that they were recorded with: inputs are copied there, parameters and
+learned state stay where they are, and results are copied out.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pathscore.machine import streams
+from pathscore.compiling.capture import Capture
+
+Run = Callable[..., Any]
+
+WARM_UP = 2
+"""Runs before recording, in which libraries make their workspaces: that cannot be recorded."""
+
+
+def replayed(run: Run, capture: Capture, inputs: list[Tensor]) -> Run:
+    """`run` as a CUDA graph; `run` itself, with a warning that says why, where it cannot be recorded."""
+    elsewhere = [t for t in (*capture.tensors, *inputs) if t.device.type != "cuda"]
+    if elsewhere:
+        # A kernel is handed numbers from the processor's memory at its launch: they would be those of the recording.
+        return _one_by_one(run, f"a tensor of shape {tuple(elsewhere[0].shape)} is on the {elsewhere[0].device.type}")
+    try:
+        return Replay(run, capture, inputs)
+    except RuntimeError as error:
+        return _one_by_one(run, str(error).strip().splitlines()[0][:160])
+
+
+class Replay:
+    """f(*captured, *inputs) from one launch. Recording moves neither state nor the random stream.
+
+    Raises: RuntimeError where something in it cannot be recorded, as reading a value back cannot.
+    """
+
+    def __init__(self, run: Run, capture: Capture, inputs: list[Tensor]) -> None:
+        self.run, self.written = run, capture.written
+        self.captured, self.inputs = capture.tensors, [t.clone() for t in inputs]
+        self._record()
+
+    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The results for these inputs, which come after the captured tensors."""
+        if self._places() != self.places:  # a tensor has been given other memory, by `.to()` for one
+            self._record()
+        for place, given in zip(self.inputs, tensors[len(self.captured) :], strict=True):
+            place.copy_(given)
+        self.graph.replay()
+        return tuple(t.clone() for t in self.results)
+
+    def _record(self) -> None:
+        device = next(t.device for t in (*self.captured, *self.inputs))
+        before, drawn = [t.clone() for t in self.written], streams.read(device)
+        side, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+        self.graph, self.places = torch.cuda.CUDAGraph(), self._places()
+        try:
+            with torch.no_grad():
+                side.wait_stream(current)
+                with torch.cuda.stream(side):
+                    for _ in range(WARM_UP):
+                        self.run(*self.captured, *self.inputs)
+                with torch.cuda.graph(self.graph, stream=side):
+                    self.results = self.run(*self.captured, *self.inputs)
+                current.wait_stream(side)
+        finally:
+            with torch.no_grad():
+                for tensor, value in zip(self.written, before, strict=True):
+                    tensor.copy_(value)
+            streams.write(drawn, device)
+
+    def _places(self) -> list[int]:
+        return [t.data_ptr() for t in self.captured]
+
+
+def _one_by_one(run: Run, reason: str) -> Run:
+    warnings.warn(f"--compile: kernels are launched one by one: {reason}", UserWarning, stacklevel=2)
+    return run

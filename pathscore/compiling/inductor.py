@@ -1,0 +1,77 @@
+"""Building a captured graph with TorchInductor: `build(capture, inputs) -> callable(list of tensors) -> tensors`.
+
+The compiled graph draws from torch's own generators, so it draws what the eager program would have drawn. Built code is
+kept on disk by TorchInductor's cache, and a later process with the same graph only traces.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+from torch.fx import GraphModule
+
+from pathscore.compiling.capture import Capture
+from pathscore.compiling.cuda_graph import replayed
+from pathscore.compiling.reading import Refusal
+from pathscore.compiling.rewrites import rewrite
+
+OPTIONS: dict[str, Any] = {
+    "fallback_random": True,  # eager's random numbers, where Inductor would draw from a generator of its own
+    "size_asserts": False,  # the shapes of a graph's inputs are its key
+    "alignment_asserts": False,
+    "inplace_buffers": False,  # results written over what is read are at times wrong (docs/speed.md)
+    "compile_threads": 1,  # no pool of worker processes, which would outlive the building
+}
+
+CPU_OPTIONS: dict[str, Any] = {
+    "cpp_wrapper": True,  # one file of C++ for the whole graph: quicker to build and to call than one for each loop
+    "cpp.enable_floating_point_contract_flag": "fast",  # fused multiply-add
+}
+
+
+def build(capture: Capture, inputs: list[Tensor]) -> Callable[..., Any]:
+    """Compile f(*captured, *inputs). Raises: Refusal without a compiler, or with TorchInductor's reason."""
+    device = inputs[0].device.type if inputs else "cpu"
+    if device == "cpu" and compiler() is None:
+        raise Refusal("no C++ compiler: install g++, or name one in the environment variable CXX")
+    try:
+        rewrite(capture.graph, device)
+        run = compile_graph(capture.graph, [*capture.tensors, *inputs])
+        return replayed(run, capture, inputs) if device == "cuda" else run
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        raise Refusal(f"TorchInductor: {type(error).__name__}: {lines[0][:160]}") from error
+
+
+def compile_graph(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+    """Compile a graph as it is."""
+    from torch import _inductor, no_grad  # takes seconds: only where something is built
+
+    device = inputs[0].device.type if inputs else "cpu"
+    options = OPTIONS | (CPU_OPTIONS if device == "cpu" else {})
+    with no_grad(), no_word_of_cuda():
+        return _inductor.compile(graph, inputs, options=options)  # type: ignore
+
+
+@contextmanager
+def no_word_of_cuda() -> Iterator[None]:
+    """Keep torch from saying, where a CUDA toolkit is installed without a GPU, that it found no runtime."""
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def compiler() -> str | None:
+    """The C++ compiler that TorchInductor would run on the CPU, None where there is none."""
+    named = os.environ.get("CXX")
+    return shutil.which(named) if named else shutil.which("g++") or shutil.which("clang++")

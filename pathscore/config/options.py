@@ -1,0 +1,163 @@
+"""What an option is: a dataclass field with a default, one line of meaning, and the values that it accepts.
+
+`option(default, help, choices=…, check=…)` makes such a field. `KINDS` says, per type annotation, how a value is read
+from text, how it is shown, and how a value from JSON or TOML is accepted; the command line, the configuration files
+and the README are all generated from it.
+"""
+
+import dataclasses
+import math
+import typing
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pathscore.config.choices import CHOICES
+from pathscore.errors import UsageError, unknown
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """A condition on a value and the words that say it: "must be positive"."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def between(low: float, high: float) -> Check:
+    """Low ≤ value ≤ high; NaN is outside."""
+    return Check(f"must lie between {low:g} and {high:g}", lambda value: low <= value <= high)
+
+
+POSITIVE = Check("must be positive and finite", lambda value: 0 < value < math.inf)
+NOT_NEGATIVE = Check("must be zero or more, and finite", lambda value: 0 <= value < math.inf)
+FRACTION = Check("must be at least 0 and below 1", lambda value: 0 <= value < 1)
+FILLED = Check("must not be empty", bool)
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: str | None = None,
+    names: Callable[[Any], Iterable[str]] | None = None,
+    check: Check | None = None,
+    none: str = "none",
+) -> Any:
+    """A field of a configuration.
+
+    `choices` names a tuple of `pathscore.config.choices.CHOICES`; the value is one of them, or `names` finds in it those that
+    must be. `check` applies to the value, or to each member of a tuple; `none` is the word that stands for None on
+    the command line ("auto", "none").
+    """
+    metadata = {"help": help, "choices": choices, "names": names, "check": check, "none": none}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """How one type of value is read from a word, shown as a word, and accepted from a file."""
+
+    metavar: str
+    read: Callable[[str], Any]
+    accept: Callable[[Any], bool]
+    words: str
+    show: Callable[[Any], str] = str
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _members(value: Any, accept: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list | tuple) and len(value) > 0 and all(accept(member) for member in value)
+
+
+def _split(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    return lambda word: tuple(read(part) for part in word.split(","))
+
+
+def _join(values: Any) -> str:
+    return ",".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+
+
+KINDS: dict[Any, Kind] = {
+    bool: Kind("BOOL", {"true": True, "false": False}.__getitem__, lambda v: isinstance(v, bool), "true or false"),
+    int: Kind("INT", int, _is_int, "a whole number"),
+    float: Kind("FLOAT", float, _is_number, "a number"),
+    str: Kind("TEXT", str, lambda v: isinstance(v, str), "text"),
+    tuple[int, ...]: Kind("N,N,…", _split(int), lambda v: _members(v, _is_int), "whole numbers, as in 200,200", _join),
+    tuple[float, ...]: Kind("A,B", _split(float), lambda v: _members(v, _is_number), "numbers, as in 0.9,0.999", _join),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One field of a configuration, with what `option` recorded about it."""
+
+    name: str
+    default: Any
+    kind: Kind
+    optional: bool
+    help: str
+    choices: str | None
+    names: Callable[[Any], Iterable[str]] | None
+    check: Check | None
+    none: str
+
+    @property
+    def flag(self) -> str:
+        """The option as written on the command line: "--batch-size"."""
+        return "--" + self.name.replace("_", "-")
+
+    def read(self, word: str) -> Any:
+        """The value a command-line word stands for; UsageError names the flag."""
+        if self.optional and word.lower() == self.none:
+            return None
+        try:
+            return self.kind.read(word)
+        except (ValueError, KeyError):
+            raise UsageError(f"{self.flag} takes {self.kind.words}, got {word!r}") from None
+
+    def show(self, value: Any) -> str:
+        """The word that `read` would turn into this value."""
+        return self.none if value is None else self.kind.show(value)
+
+    def accept(self, value: Any) -> Any:
+        """The value as a configuration holds it, from JSON or TOML; UsageError names the key."""
+        if value is None:
+            if self.optional:
+                return None
+            raise UsageError(f"{self.name} must be {self.kind.words}, got null")
+        if not self.kind.accept(value):
+            raise UsageError(f"{self.name} must be {self.kind.words}, got {value!r}")
+        if isinstance(value, list | tuple):
+            return tuple(value)
+        return float(value) if self.kind is KINDS[float] else value
+
+    def require(self, value: Any) -> None:
+        """Raise UsageError unless the value is one of the choices (where there are any) and passes its check."""
+        if value is None:
+            return
+        for name in self.names(value) if self.names else [value] if self.choices else ():
+            if name not in CHOICES[self.choices or ""]:
+                raise unknown(self.choices or "", name, CHOICES[self.choices or ""])
+        members = value if isinstance(value, tuple) else (value,)
+        if self.check is not None and not all(self.check.holds(member) for member in members):
+            raise UsageError(f"{self.flag} {self.check.words}, got {self.show(value) or 'nothing'}")
+
+
+def options_of(cls: type) -> dict[str, Option]:
+    """The options of a dataclass, by name, in the order of their fields."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: _option_of(field, hints[field.name]) for field in dataclasses.fields(cls)}
+
+
+def _option_of(field: dataclasses.Field, hint: Any) -> Option:
+    optional = type(None) in typing.get_args(hint)
+    if optional:
+        (hint,) = (arm for arm in typing.get_args(hint) if arm is not type(None))
+    return Option(name=field.name, default=field.default, kind=KINDS[hint], optional=optional, **field.metadata)

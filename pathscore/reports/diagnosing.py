@@ -1,0 +1,170 @@
+"""Diagnose a run directory on its held-out data: `diagnose(run_dir) -> Path` of report.html.
+
+Beside the page it writes posterior.nc (draws in ArviZ's schema), diagnostics.json (verdicts and numbers) and the
+pictures. Files are put in place whole.
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pathscore.diagnostics.arviz import to_arviz
+from pathscore.diagnostics.examining import sections_of
+from pathscore.diagnostics.page import Drawn, draw_all, render
+from pathscore.diagnostics.palette import LIGHT
+from pathscore.runs.opening import Run, open_run, scratch_store
+from pathscore.reports import gradients, training
+from pathscore.diagnostics.subject import Effort, Section, Subject
+from pathscore.errors import RunDirError
+from pathscore.runs.rundir import write_text
+
+NOTEBOOK = """\
+import arviz as az
+import numpy as np
+
+draws = az.from_netcdf("{path}")
+az.summary(draws, var_names=["{site}"], coords={{"data": [0]}}, kind="stats")
+az.plot_forest(draws, var_names=["{site}"], coords={{"data": [0]}})
+
+# Expectations under the posterior rather than the guide: reweight, one set of weights a data point.
+log_w = draws["sample_stats"]["log_weight"]
+w = np.exp(log_w - log_w.max("draw"))
+mean = (draws["posterior"]["{site}"] * w).sum(["chain", "draw"]) / w.sum(["chain", "draw"])
+"""
+
+POSTERIOR, PAGE, NUMBERS, PICTURES = "posterior.nc", "report.html", "diagnostics.json", "diagnostics"
+
+
+def diagnose(
+    run_dir: str | Path,
+    *,
+    names: Sequence[str] | None = None,
+    effort: Effort | None = None,
+    strict: bool = False,
+    progress: Callable[[str], None] = lambda name: None,
+) -> Path:
+    """Diagnose a run on its held-out data and write posterior.nc, diagnostics.json, pictures and report.html into it.
+
+    Returns the path of the page. Raises RunDirError for a directory that holds no run, NumericsError when the
+    weights of its checkpoint don't give finite draws, UsageError for unknown names.
+    """
+    run = open_run(run_dir)
+    effort = effort or Effort()
+    x, labels = run.held_out
+    x, labels = x[: effort.points], None if labels is None else labels[: effort.points]
+    with scratch_store():
+        progress("posterior.nc")
+        tree = write_posterior(run, x, labels, effort)
+        try:
+            subject = Subject(run.job.model, run.job.guide, (x,), tree, effort, labels, run.job.dataset.shape)
+            sections = [
+                training.section(run),
+                gradients.section(run.path),
+                *sections_of(subject, names, strict, progress),
+                notebook(run, subject.layout.of("latent")[-1].name),
+            ]
+        finally:
+            tree.close()
+    progress("report.html")
+    drawn = draw_all(sections)
+    write_pictures(run.path, drawn)
+    write_text(run.path / NUMBERS, numbers(run, effort, sections))
+    write_text(run.path / PAGE, render(f"Run {run.name}", subtitle(run, len(x)), sections, footer(effort), drawn))
+    return run.path / PAGE
+
+
+def notebook(run: Run, site: str) -> Section:
+    """How to go on from posterior.nc."""
+    return Section(
+        "notebook",
+        "Go on in a notebook",
+        "All draws behind this page are in posterior.nc, in ArviZ's schema.",
+        code=NOTEBOOK.format(path=run.path / POSTERIOR, site=site),
+    )
+
+
+def write_posterior(run: Run, x: torch.Tensor, labels: np.ndarray | None, effort: Effort):
+    """posterior.nc, put in place whole; returns the tree opened from it."""
+    import xarray
+
+    target = run.path / POSTERIOR
+    temporary = target.with_name(f"{POSTERIOR}.tmp")
+    attrs = {
+        "run_id": run.name,
+        "seed": run.config.seed,
+        "steps": run.step,
+        "elbo": run.config.elbo,
+        "dataset": run.job.dataset.name,
+    }
+    try:
+        to_arviz(
+            run.job.model,
+            run.job.guide,
+            x,
+            effort.draws,
+            path=temporary,
+            attrs=attrs,
+            seed=effort.seed,
+            predictive_draws=effort.predictive_draws,
+            prior_draws=effort.predictive_draws,
+            event_dims={"x": ("pixel",)},
+        ).close()
+        os.replace(temporary, target)
+    except OSError as error:
+        raise RunDirError(f"cannot write {target}: {error.strerror or error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return xarray.open_datatree(target, engine="h5netcdf")
+
+
+def write_pictures(path: Path, drawn: Drawn) -> None:
+    """Every picture as a PNG for light pages, in the folder `diagnostics`."""
+    folder = path / PICTURES
+    try:
+        folder.mkdir(exist_ok=True)
+        for name, themes in drawn.items():
+            (folder / f"{name}.png").write_bytes(themes[LIGHT.name])
+    except OSError as error:
+        raise RunDirError(f"cannot write pictures to {folder}: {error.strerror or error}") from None
+
+
+def numbers(run: Run, effort: Effort, sections: Sequence[Section]) -> str:
+    """diagnostics.json: verdicts and numbers of every section."""
+    found = {
+        "run": run.name,
+        "step": run.step,
+        "effort": vars(effort),
+        "sections": {s.name: {"numbers": s.numbers, "verdicts": [vars(v) for v in s.verdicts]} for s in sections},
+    }
+    return json.dumps(plain(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """Numbers that JSON can hold; null for what isn't finite."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def subtitle(run: Run, points: int) -> str:
+    """One line: what was run."""
+    c = run.config
+    estimator = f", estimator {c.estimator}" if c.estimator else ""
+    return (
+        f"{c.model} with {' + '.join(map(str, c.layers or ()))} {c.latent} latents on {run.job.dataset.name}, "
+        f"objective {c.elbo}{estimator}; examined on {points} held-out data points."
+    )
+
+
+def footer(effort: Effort) -> str:
+    """What was computed, for whoever wants to repeat it."""
+    return "Settings: " + ", ".join(f"{k} = {v}" for k, v in vars(effort).items()) + "."

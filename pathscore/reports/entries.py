@@ -1,0 +1,81 @@
+"""Runs to be compared, how they are labelled, and paired differences between them.
+
+`Entry` is one run with its figures on the common held-out data, (N,) each; `paired(a, b) -> Difference`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pathscore.runs.opening import Run
+from pathscore.reports.gradients import TABLE, read_rows
+
+UNSEEN = ("threads", "device", "data_dir", "eval_samples", "track_variance")
+"""Settings that do not change what was trained."""
+
+APART = 3.0
+"""Standard errors beyond which a difference counts: two-sided false-alarm rate 0.3 % a comparison."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run of a comparison: `label` says how it differs from the others."""
+
+    label: str
+    run: Run
+    log_likelihood: np.ndarray  # (N,) K-sample bound, nats
+    elbo: np.ndarray  # (N,) nats
+
+    @property
+    def group(self) -> tuple:
+        """What runs that differ by their seed alone have in common."""
+        return tuple(sorted((k, str(v)) for k, v in vars(self.run.config).items() if k not in ("seed", "threads")))
+
+    @property
+    def evaluations(self) -> float:
+        """Evaluations of the model for one datum in one optimiser step: batch size × particles and what-if rows."""
+        rows = read_rows(self.run.path / TABLE)
+        each = rows[0].get("evaluations") if rows else None  # the run's own estimator comes first
+        return float(self.run.config.batch_size or 1) * float(each or self.run.config.particles or 1)
+
+
+def labels(configs: Sequence[Any], names: Sequence[str]) -> list[str]:
+    """One label a run: the settings in which the runs differ; the directory's name where two runs are set up alike."""
+    values = [{k: v for k, v in vars(c).items() if k not in UNSEEN} for c in configs]
+    differing = [k for k in values[0] if len({str(v[k]) for v in values}) > 1]
+    found = [", ".join(f"{k} {_short(v[k])}" for k in differing) for v in values]
+    return [
+        f"{text} ({name})" if found.count(text) > 1 or not text else text
+        for text, name in zip(found, names, strict=True)
+    ]
+
+
+def _short(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else "default" if value is None else str(value)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean paired difference of two vectors (N,), its standard error, and its ratio to it."""
+
+    mean: float
+    error: float
+
+    @property
+    def z(self) -> float:
+        """Mean / standard error; 0 for identical vectors."""
+        return self.mean / self.error if self.error > 0 else (0.0 if self.mean == 0 else math.inf)
+
+    @property
+    def words(self) -> str:
+        """better, worse, or not told apart (within three standard errors)."""
+        return "not told apart" if abs(self.z) < APART else "better" if self.mean > 0 else "worse"
+
+
+def paired(a: np.ndarray, b: np.ndarray) -> Difference:
+    """a − b over data points."""
+    d = a - b
+    return Difference(float(d.mean()), float(d.std(ddof=1) / np.sqrt(len(d))) if len(d) > 1 else math.nan)

@@ -1,0 +1,85 @@
+"""What was run, what came out of it, and how training went."""
+
+import json
+from functools import partial
+
+from pathscore.diagnostics import curves
+from pathscore.runs.opening import Run
+from pathscore.diagnostics.subject import Picture, Section, Table
+
+CHOICES = (
+    "dataset",
+    "binarize",
+    "model",
+    "latent",
+    "layers",
+    "likelihood",
+    "guide",
+    "trunk",
+    "hidden",
+    "elbo",
+    "estimator",
+    "particles",
+    "optimizer",
+    "lr",
+    "batch_size",
+    "epochs",
+    "steps",
+    "kl_weight",
+    "seed",
+    "dtype",
+)
+RESULTS = (
+    ("test_elbo", "held-out ELBO", "nat"),
+    ("test_log_likelihood", "held-out log p(x), importance-weighted", "nat"),
+    ("train_elbo", "training ELBO", "nat"),
+    ("active_units", "active units", ""),
+    ("parameters", "parameters", ""),
+    ("train_seconds", "training time", "s"),
+    ("steps_per_second", "steps per second", ""),
+)
+
+
+def section(run: Run) -> Section:
+    """Configuration, result with uncertainties, training curves."""
+    config = json.loads(run.config.to_json())
+    chosen = [(name, _show(config[name])) for name in CHOICES if config.get(name) not in (None, [], "")]
+    results = [
+        (label, _value(run.summary, key, unit)) for key, label, unit in RESULTS if run.summary.get(key) is not None
+    ]
+    tables = [Table(("choice", "value"), [*chosen, ("steps done", str(run.step))], "All choices", folded=True)]
+    if results:
+        tables.insert(
+            0, Table(("result", "value"), results, "From summary.json; ± is one standard error over held-out data.")
+        )
+    intro = "" if results else "The run has no summary.json: training or its evaluation did not finish."
+    return Section("run", "What was run", intro, tables=tables, pictures=_pictures(run), notes=run.notes)
+
+
+def _pictures(run: Run) -> list[Picture]:
+    pictures = []
+    if any("train_elbo" in line for line in run.metrics):
+        for x in ("step", "seconds"):
+            draw = partial(curves.training_plot, metrics=run.metrics, x=x)
+            pictures.append(Picture(f"training-{x}", f"ELBO against {x}", "Training and validation ELBO.", draw))
+    norm = {"training": curves.series(run.metrics, "step", "gradient_norm")}
+    for name, title, lines in (
+        ("gradient-norm", "Gradient norm along the trajectory", norm),
+        ("gradient-variance", "Gradient variance along the trajectory", curves.variances(run.metrics)),
+    ):
+        if any(len(x) for x, _ in lines.values()):
+            draw = partial(curves.several, lines=lines, x="step", y=" ".join(title.split()[:2]).lower(), log=True)
+            pictures.append(Picture(name, title, "Against steps, logarithmic.", draw))
+    return pictures
+
+
+def _show(value) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _value(summary: dict, key: str, unit: str) -> str:
+    value, error = summary[key], summary.get(f"{key}_se")
+    text = f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    samples = summary.get(f"{key}_samples")
+    parts = [text, f"± {error:.2f}" if error is not None else "", unit, f"(K = {samples})" if samples else ""]
+    return " ".join(part for part in parts if part)

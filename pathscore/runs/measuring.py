@@ -1,0 +1,97 @@
+"""The lab on a run: how the gradient got through the sampling step of this model, with these weights, on these data.
+
+`measure_job(job, x, …) -> Comparison` for data x (B, X); `finish(job, x, directory) -> str` is the short form with
+which every training run ends: it writes gradients.json and gradients.png and returns the table.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pathscore.runs import rundir
+from pathscore.elbos import ELBOS
+from pathscore.errors import RunDirError, UsageError
+from pathscore.gradients.lab import Specs
+from pathscore.gradients.measure import measure
+from pathscore.gradients.pictures import save
+from pathscore.gradients.replicates import Pair
+from pathscore.gradients.results import Comparison
+from pathscore.gradients.table import grid
+from pathscore.evaluation.validation import evaluating
+
+SHORT = ("pathwise", "stl", "score", "score-avg", "rloo", "disarm", "rebar")
+"""What a training run's table compares, as far as legal; the run's own estimator comes first."""
+
+DATA = 8
+"""Data points whose gradient is measured."""
+
+SHORT_VALUES = 800_000
+JSON, PICTURE = "gradients.json", "gradients.png"
+
+
+def measure_job(job: Any, x: Tensor, estimators: Specs = None, **settings: Any) -> Comparison:
+    """Measure at a run's present parameters, on the rows of x (B, X). `settings` as `measure`.
+
+    job: a `pathscore.runs.assembly.Assembly`. The objective is the run's where estimators can be named for it, else the
+    ELBO with costs credited by plate.
+    """
+    config, svi = job.config, job.svi
+    layers = ",".join(map(str, config.layers or ()))
+    title = f"{job.dataset.name}, {config.latent} {layers}: {len(x)} held-out data"
+    settings = {**settings_of(job), **settings}
+    with svi.scope(), evaluating(svi):
+        return measure(svi.model, svi.guide, x, estimators=estimators, title=title, **settings)
+
+
+def settings_of(job: Any) -> dict[str, Any]:
+    """Objective, its options and particles of a run where estimators can be named for it; else the ELBO's."""
+    config = job.config
+    if not ELBOS[config.elbo].credit:
+        return {"elbo": "trace", "particles": config.particles or 1}
+    options = {name: getattr(config, name) for name in ELBOS[config.elbo].options if hasattr(config, name)}
+    return {"elbo": config.elbo, "particles": config.particles or 1, "options": options}
+
+
+def own_estimator(job: Any) -> str:
+    """The run's own choice in the command line's form: what `--estimator` named, else what Pyro does."""
+    config = job.config
+    if config.estimator:
+        return config.estimator
+    from pathscore.programs.lookup import programs
+
+    reparameterised = programs()[0].LATENTS[config.latent].reparameterised
+    return "pathwise" if reparameterised else "score"
+
+
+def short(job: Any, x: Tensor, seed: int = 0) -> Comparison:
+    """The table of a training run: its own estimator beside the usual ones, in a few seconds."""
+    x, own = x[:DATA], own_estimator(job)
+    found: dict[str, Any] = {own: own, **{name: name for name in SHORT}}
+    with job.svi.scope():
+        values = Pair(job.svi.model, job.svi.guide, (x,)).values
+    replicates = max(100, min(1000, SHORT_VALUES // values))
+    return measure_job(job, x, found, replicates=replicates, warmup=50, seed=seed, skip_illegal=True)
+
+
+def finish(job: Any, x: Tensor, directory: Path) -> str:
+    """Measure, write gradients.json and gradients.png into the run directory, and return the table for the terminal.
+
+    Raises: RunDirError when the file system refuses.
+    """
+    try:
+        comparison = short(job, x, job.config.seed)
+    except UsageError as error:
+        return f"no table of gradients: {error}"
+    rundir.write_text(directory / JSON, comparison.to_json())
+    try:
+        save(comparison, directory / PICTURE)
+    except OSError as error:
+        raise RunDirError(f"cannot write {directory / PICTURE}: {error.strerror or error}") from None
+    return (
+        f"how the gradient got through the sampling step ({comparison.replicates:,} draws each, --elbo "
+        f"{comparison.elbo})\n{grid(comparison)}\n"
+        f"held against the {comparison.reference.source}; all estimators: pathscore gradients {directory}"
+    )

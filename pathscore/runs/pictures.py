@@ -1,0 +1,144 @@
+"""The pictures of one run: training curve, reconstructions beside originals, samples from the prior.
+
+Each is a function from data to a matplotlib Figure of its own (no pyplot, no global style), dark ink on white;
+`save_pictures(run_dir, model, guide, x, shape) -> list of paths` makes all of them. Data x (N, X) of a layout `shape`,
+(C, H, W) for images; anything else is drawn as curves.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from pyro import poutine
+
+from pathscore.diagnostics.curves import clip_start, series, with_seconds
+from pathscore.diagnostics.palette import LIGHT, legend, panels, png
+from pathscore.diagnostics.plots import image_grid
+from pathscore.errors import RunDirError, UsageError
+from pathscore.evaluation.weights import Program, isolated
+from pathscore.exact.rows import plates
+from pathscore.runs.metrics import read_metrics
+
+COLUMNS = 12
+ROWS = 6
+CURVES = 6
+DOTS_PER_INCH = 140
+
+
+def training_curve(metrics: Sequence[dict[str, Any]]) -> Figure:
+    """Training and validation ELBO in nats per datum, against steps and against seconds.
+
+    `metrics`: the lines of metrics.jsonl. The band is two standard errors of the validation ELBO over the data.
+    """
+    figure, axes = panels(LIGHT, 1, 2, (8.0, 3.2))
+    lines = with_seconds(metrics)
+    shown = np.concatenate([series(lines, "step", key)[1] for key in ("train_elbo", "valid_elbo")])
+    for ax, x in zip(axes, ("step", "seconds"), strict=True):
+        ax.plot(*series(lines, x, "train_elbo"), color=LIGHT.main, label="training (mean of the epoch so far)")
+        at, elbo = series(lines, x, "valid_elbo")
+        with_error = [line for line in lines if line.get("valid_elbo") is not None]
+        error = 2 * np.array([line.get("valid_elbo_se") or 0.0 for line in with_error])
+        ax.plot(at, elbo, color=LIGHT.second, marker=".", label="validation ± 2 standard errors")
+        ax.fill_between(at, elbo - error, elbo + error, color=LIGHT.second, alpha=0.25, linewidth=0)
+        ax.set(xlabel=x, ylabel="ELBO (nats per datum)" if x == "step" else "")
+        clip_start(ax, shown)
+    legend(axes[0], LIGHT, loc="lower right")
+    return figure
+
+
+def reconstructions(x: torch.Tensor, means: torch.Tensor, shape: Sequence[int]) -> Figure:
+    """Originals x (K, X) in the upper row of each pair, their reconstructions E[x | z] (K, X) in the lower."""
+    if len(shape) != 3:
+        return _curves([x, means], ["original", "rebuilt"])
+    starts = range(0, len(x), COLUMNS)
+    rows = [row[start : start + COLUMNS] for start in starts for row in (x, means)]
+    title = "held-out data, and E[x | z] at a draw z of the guide"
+    return _grid(rows, shape, title, ["original", "rebuilt"] * len(starts))
+
+
+def prior_samples(means: torch.Tensor, shape: Sequence[int]) -> Figure:
+    """E[x | z] for draws z of the prior, (K, X)."""
+    if len(shape) != 3:
+        return _curves([means], ["E[x | z], z from the prior"])
+    return _grid(list(means.split(COLUMNS)), shape, "E[x | z] at draws z of the prior")
+
+
+def save_pictures(
+    run_dir: str | Path, model: Program, guide: Program, x: torch.Tensor, shape: Sequence[int], *, seed: int = 0
+) -> list[Path]:
+    """Draw and save training.png, reconstructions.png and samples.png of a run; returns their paths.
+
+    x (N, X): held-out data. Call it inside the run's parameter store, `with svi.scope()`. Draws come from a random
+    stream of their own. Raises RunDirError when a file cannot be written.
+    """
+    run_dir = Path(run_dir)
+    some = x[: 2 * COLUMNS]
+    many = x[torch.arange(ROWS * COLUMNS, device=x.device) % len(x)]
+    with isolated((x,), seed):
+        figures = {
+            "training": training_curve(read_metrics(run_dir / "metrics.jsonl")),
+            "reconstructions": reconstructions(some, rebuilt(model, guide, some), shape),
+            "samples": prior_samples(drawn(model, many), shape),
+        }
+    return [_save(figure, run_dir / f"{name}.png") for name, figure in figures.items()]
+
+
+def rebuilt(model: Program, guide: Program, x: torch.Tensor) -> torch.Tensor:
+    """E[x | z] at one draw z ~ q(z | x), (N, X)."""
+    values = poutine.trace(guide).get_trace(x)
+    return _observed_mean(poutine.trace(poutine.replay(model, trace=values)).get_trace(x), x)
+
+
+def drawn(model: Program, x: torch.Tensor) -> torch.Tensor:
+    """E[x | z] at one draw of the prior per row of x, (N, X); of x only the shape counts."""
+    return _observed_mean(poutine.trace(model).get_trace(x), x)
+
+
+def _observed_mean(trace, x: torch.Tensor) -> torch.Tensor:
+    nodes: dict[str, Any] = trace.nodes
+    for name in trace.observation_nodes:
+        site = nodes[name]
+        if plates(site) and site["value"].numel() == x.numel():
+            return site["fn"].mean.expand(site["value"].shape).reshape(x.shape)
+    raise UsageError("the model observes no site of the shape of the data: there is nothing to picture")
+
+
+def _grid(rows: list[torch.Tensor], shape: Sequence[int], title: str, names: Sequence[str] = ()) -> Figure:
+    """Rows of pictures (K, X) on one grey scale: 0 … 1 stays as it is, a wider range is mapped onto it."""
+    low = min(0.0, *(row.min().item() for row in rows))
+    high = max(1.0, *(row.max().item() for row in rows))
+    width = max(len(row) for row in rows)
+    blank = torch.zeros(width, rows[0].shape[1])
+    filled = [torch.cat([(row.cpu().float() - low) / (high - low), blank[len(row) :]]) for row in rows]
+    figure = image_grid(LIGHT, torch.stack(filled).reshape(len(rows), width, *shape).numpy(), names)
+    figure.axes[0].set_title(title, color=LIGHT.text, fontsize=10)
+    figure.axes[0].tick_params(length=0)
+    return figure
+
+
+def _curves(sets: list[torch.Tensor], names: list[str]) -> Figure:
+    """Data that are no images: one panel a data point, one line a set (N, X), in the data's own units."""
+    count = min(CURVES, len(sets[0]))
+    rows, columns = math.ceil(count / 3), min(3, count)
+    figure, axes = panels(LIGHT, rows, columns, (8.0, 1.9 * rows + 0.4))
+    for i, ax in enumerate(axes):
+        ax.set_visible(i < count)
+        for values, name, colour in zip(sets, names, (LIGHT.main, LIGHT.second), strict=False):
+            ax.plot(values[min(i, count - 1)].cpu().numpy(), color=colour, label=name)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_bytes(png(figure, DOTS_PER_INCH))
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RunDirError(f"cannot write {path}: {error.strerror or error}") from None
+    return path

@@ -1,0 +1,48 @@
+"""Variance along a trajectory: `Tracker(job, names, x)() -> {"gradient_variance": {name: total variance}}`.
+
+Every estimator is measured at the run's present parameters on the same few data, whichever of them trains it, so the
+curves differ by the estimator alone. The trajectory does not notice: random numbers are drawn beside its stream.
+Learned parts follow it, a few steps each time; they are not kept in checkpoints.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from pathscore.gradients.lab import Lab, read_estimators
+from pathscore.runs.measuring import DATA, settings_of
+from pathscore.machine.streams import beside
+from pathscore.evaluation.validation import evaluating
+
+ADAPT = 20
+REPLICATES = 200
+
+
+class Tracker:
+    """Measures the named estimators whenever it is called.
+
+    job: a `pathscore.runs.assembly.Assembly`. names: as `--estimators` takes them. x (N, X): the first eight rows
+    are used. settings: objective, particles and options of `Lab`.
+
+    Raises: UsageError for an estimator that cannot serve the program.
+    """
+
+    def __init__(self, job: Any, names: str, x: Tensor, **settings: Any) -> None:
+        self.job, self.x, self.calls = job, x[:DATA], 0
+        with job.svi.scope(), evaluating(job.svi):
+            self.lab = Lab(job.svi.model, job.svi.guide, (self.x,), **{**settings_of(job), **settings})
+            self.elbos = self.lab.objectives(read_estimators(names))
+
+    def __call__(self) -> dict[str, Any]:
+        """Σ over the sites' parameters of the variance of one gradient, by estimator, at the present parameters."""
+        self.calls += 1
+        found = {}
+        svi = self.job.svi
+        with svi.scope(), evaluating(svi), beside(self.x.device, "track", self.job.config.seed, self.calls):
+            for name, elbo in self.elbos.items():
+                self.lab.learn(elbo, ADAPT)
+                moments, _, _ = self.lab.draw(elbo, REPLICATES)
+                found[name] = moments.variance.sum().item()
+        return {"gradient_variance": found}

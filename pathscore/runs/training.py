@@ -1,0 +1,202 @@
+"""The training loop: `fit(svi, x, Training(…), run_dir=…) -> Fitted`, for data x (N, X).
+
+A step is a pure function of the state that a checkpoint holds: parameters, optimiser, torch's random streams and the
+position in the epoch. A resumed run therefore continues bit for bit. Nothing but the programs draws from torch's
+streams, and metrics, validation and checkpoints change no number.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from pathscore.runs import checkpoint
+from pathscore.machine import streams
+from pathscore.data.batches import Batches
+from pathscore.data.epochs import binarize
+from pathscore.elbos.kl_weight import KLWeight
+from pathscore.errors import NumericsError, RunDirError, UsageError
+from pathscore.svi.joint_optim import JointOptim
+from pathscore.runs.metrics import Metrics
+from pathscore.runs.records import Fitted, Position, Training
+from pathscore.machine.signals import Interrupted, Wish, caught
+from pathscore.svi import SVI
+from pathscore.evaluation.validation import validate
+
+METRICS = "metrics.jsonl"
+
+__all__ = ["METRICS", "Fitted", "Loop", "Position", "Training", "fit"]
+
+
+def fit(
+    svi: SVI,
+    x: Tensor,
+    training: Training,
+    *,
+    run_dir: Path | None = None,
+    x_valid: Tensor | None = None,
+    kl_weight: KLWeight | None = None,
+    config: dict[str, Any] | None = None,
+    resume: bool = False,
+    probe: Callable[[], dict[str, Any]] | None = None,
+) -> Fitted:
+    """Train `svi` on the rows of x (N, X), validating after each epoch on x_valid if given.
+
+    run_dir: where metrics and checkpoints go; none are written without it. The caller holds `checkpoint.lock`.
+    kl_weight: the weight that model and guide were wrapped with (`kl_weighted`), moved from step to step.
+    config: plain values kept in the checkpoint; a resumed run must have the same, but for `config.FREE`.
+    resume: continue from the checkpoint in `run_dir`.
+    probe: called after each epoch; what it returns goes into that line of the metrics. It must leave the random
+        streams and the run's parameters as they are.
+
+    Raises: NumericsError for a loss or gradient that is not finite; RunDirError for a run directory that cannot be
+    read, written or resumed; Interrupted after SIGINT or SIGTERM, once the state has been saved.
+    """
+    loop = Loop(svi, x, training, run_dir, kl_weight or KLWeight(), config or {})
+    loop.probe = probe
+    if x_valid is not None:
+        loop.x_valid = binarize(x_valid, "static" if training.binarize == "dynamic" else training.binarize)
+    if resume:
+        loop.resume()
+    return loop.run()
+
+
+class Loop:
+    """One run: its position and everything that a step, an epoch's end and a checkpoint need."""
+
+    def __init__(
+        self, svi: SVI, x: Tensor, training: Training, run_dir: Path | None, kl_weight: KLWeight, config: dict[str, Any]
+    ):
+        self.svi, self.training, self.run_dir, self.kl_weight, self.config = svi, training, run_dir, kl_weight, config
+        self.batches = Batches(x, training.batch_size, training.seed, training.binarize)
+        self.total = training.steps or (training.epochs or 0) * len(self.batches)
+        self.device = x.device
+        self.x_valid: Tensor | None = None
+        self.probe: Callable[[], dict[str, Any]] | None = None
+        self.at = Position()
+        self.note: str | None = None
+        self.resumed_from = 0
+
+    def resume(self) -> None:
+        """Take up the state of the newest good checkpoint of the run directory."""
+        if self.run_dir is None:
+            raise UsageError("resume needs run_dir, the directory of the run to continue")
+        loaded = checkpoint.load(self.run_dir)
+        checkpoint.require_same_config(loaded, self.config)
+        self.at = Position(**loaded.payload["position"])
+        try:
+            self.svi.load_state_dict(loaded.payload["svi"], next(self.batches.rest(self.at.epoch)))
+        except UsageError as error:
+            raise RunDirError(f"{loaded.path}: {error}") from None
+        streams.write(loaded.payload["rng"], self.device)
+        self.resumed_from, self.note = self.at.step, loaded.note
+
+    def run(self) -> Fitted:
+        """Train to the end, from wherever the position is."""
+        self._mark, self._before = time.perf_counter(), self.at.seconds
+        self._saved, started = (self.at.step, time.monotonic()), (self.at.step, self.at.closed)
+        with ExitStack() as stack:
+            path = self.run_dir / METRICS if self.run_dir else None
+            self.metrics = stack.enter_context(closing(Metrics(path, self.at.lines)))
+            self.bar = stack.enter_context(self._progress())
+            wish = stack.enter_context(caught())
+            while self.at.step < self.total or not self.at.closed:
+                self._epoch(wish)
+        if (self.at.step, self.at.closed) != started:
+            self.save()
+        return self._fitted()
+
+    def save(self) -> Path | None:
+        """Write a checkpoint now, if there is a directory for it."""
+        if self.run_dir is None:
+            return None
+        state = {"svi": self.svi.state_dict(), "rng": streams.read(self.device), "position": vars(self.at)}
+        path = checkpoint.save(self.run_dir, {"config": self.config, **state})
+        self._saved, self._mark = (self.at.step, time.monotonic()), time.perf_counter()
+        return path
+
+    def _epoch(self, wish: Wish) -> None:
+        for batch in self.batches.rest(self.at.epoch, self.at.batch):
+            if self.at.step >= self.total:
+                break
+            self._step(batch)
+            self._save_if_due(wish)
+        self._end_epoch()
+
+    def _step(self, batch: Tensor) -> None:
+        at = self.at
+        self.kl_weight.advance(at.step)
+        try:
+            loss = self.svi.step(batch)
+        except NumericsError as error:
+            raise NumericsError(f"{error}{self._last_good()}") from error.__cause__
+        loss = loss[0] if isinstance(loss, tuple) else loss
+        at.step, at.batch, at.rows, at.closed = at.step + 1, at.batch + 1, at.rows + len(batch), False
+        at.loss += loss * len(batch) if self.svi.per_datum else loss
+        at.train_elbo = -at.loss / at.rows
+        now = time.perf_counter()
+        at.seconds, self._mark = at.seconds + now - self._mark, now
+        self.bar.update()
+        if at.step % self.training.log_steps == 0 or at.step == self.total:
+            self._log()
+
+    def _log(self) -> None:
+        self._show()
+        self._write(
+            gradient_norm=self.svi.gradient_norm,
+            lr=self.svi.optim.rate() if isinstance(self.svi.optim, JointOptim) else None,
+            kl_weight=self.kl_weight.value,
+        )
+
+    def _end_epoch(self) -> None:
+        at, found = self.at, {}
+        if self.x_valid is not None:
+            found = validate(self.svi, self.x_valid, seed=self.training.seed + at.epoch)
+            at.valid_elbo = found["valid_elbo"]
+        if self.probe is not None:
+            found |= self.probe()
+        self._show()
+        self._write(epoch_end=at.batch == len(self.batches), **found)
+        if at.batch == len(self.batches):
+            at.epoch, at.batch, at.loss, at.rows = at.epoch + 1, 0, 0.0, 0
+        at.closed = True
+        self._mark = time.perf_counter()
+
+    def _write(self, **values: Any) -> None:
+        at = self.at
+        where = {"step": at.step, "epoch": at.epoch, "seconds": round(at.seconds, 3)}
+        self.metrics.write(**where, train_elbo=at.train_elbo, **values)
+        at.lines = self.metrics.lines
+
+    def _show(self) -> None:
+        found = {"elbo": self.at.train_elbo, "valid": self.at.valid_elbo}
+        self.bar.set_postfix({k: f"{v:.2f}" for k, v in found.items() if v is not None}, refresh=False)
+
+    def _save_if_due(self, wish: Wish) -> None:
+        if wish.signal is not None:
+            how = (
+                f"continue with --resume {self.run_dir}" if self.save() else "nothing is saved without a run directory"
+            )
+            raise Interrupted(f"stopped by {wish.signal.name} after step {self.at.step}: {how}", wish.signal)
+        (step, clock), every = self._saved, self.training.checkpoint_steps
+        if time.monotonic() - clock > self.training.checkpoint_seconds or (every and self.at.step - step >= every):
+            self.save()
+
+    def _last_good(self) -> str:
+        there = self.run_dir is not None and checkpoint.exists(self.run_dir)
+        return f"; the last good checkpoint is of step {self._saved[0]}, in {self.run_dir}" if there else ""
+
+    def _progress(self) -> tqdm:
+        hidden = self.training.quiet or not sys.stderr.isatty()
+        return tqdm(total=self.total, initial=self.at.step, unit="step", disable=hidden, dynamic_ncols=True)
+
+    def _fitted(self) -> Fitted:
+        at, done = self.at, self.at.step - self.resumed_from
+        rate = done / (at.seconds - self._before) if done else 0.0
+        epochs = at.step / len(self.batches)
+        return Fitted(at.step, epochs, at.seconds, rate, at.train_elbo, at.valid_elbo, self.resumed_from, self.note)

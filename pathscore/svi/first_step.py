@@ -1,0 +1,59 @@
+"""What the first step of a run shows: `check(svi)` refuses what would train wrongly, or not at all, in silence.
+
+Runs on the gradients and the sample messages of that step, before the optimiser moves anything. `explain` turns Pyro's
+several-line complaint about shapes into one line that names the missing plate.
+"""
+
+import re
+from typing import TYPE_CHECKING
+
+from pathscore.elbos import ELBOS
+from pathscore.errors import UsageError
+from pathscore.programs.recorder import plain_name
+
+if TYPE_CHECKING:
+    from pathscore.svi import SVI
+
+SHAPE_COMPLAINT = re.compile(r'at site "(.*)", invalid log_prob shape\s+Expected \[(.*)\], actual \[(.*)\]')
+
+
+def check(svi: "SVI") -> None:
+    """Raise UsageError: nothing to train, a parameter without gradient, a program that Pyro's objective gets wrong."""
+    params = svi.parameters()
+    if not params:
+        raise UsageError(
+            "nothing to train: neither model nor guide registers a parameter; "
+            "call pyro.module(name, module) or pyro.param(name, value) inside them"
+        )
+    _check_objective(svi)
+    missing = [plain_name(name) for name, p in params.items() if p.requires_grad and p.grad is None]
+    if missing and svi.require_gradients:
+        raise UsageError(
+            f"no gradient reaches {', '.join(missing[:5])}{' and others' * (len(missing) > 5)}: use it in the "
+            "program, freeze it with requires_grad_(False), or pass require_gradients=False"
+        )
+
+
+def _check_objective(svi: "SVI") -> None:
+    kinds = {entry.kind: entry for entry in ELBOS.values()}
+    entry = next((kinds[cls] for cls in type(svi.elbo).__mro__ if cls in kinds), None)
+    if entry is None:
+        return
+    if entry.stock_fault and type(svi.elbo) is entry.kind:
+        raise UsageError(f"{entry.kind.__name__} is wrong, {entry.stock_fault}: use make_elbo({entry.name!r})")
+    why = entry.program_refusal(svi.recorder.sampled())
+    if why:
+        raise UsageError(f"{entry.kind.__name__} is wrong for this program: {why}")
+
+
+def explain(problem: Exception) -> UsageError | None:
+    """Pyro's complaint about a batch without a plate in one line; None for any other problem."""
+    found = SHAPE_COMPLAINT.search(str(problem))
+    if found is None:
+        return None
+    site, expected, actual = found.groups()
+    sizes = [size.strip() for size in actual.split(",")]
+    return UsageError(
+        f"site {site!r} has batch shape ({actual}) where its plates declare ({expected}): run it inside "
+        f"`with pyro.plate('data', {sizes[-1]}):`, or make the dimension part of one event with .to_event(1)"
+    )

@@ -1,0 +1,258 @@
+"""Stochastic variational inference with one fused optimiser: `SVI(model, guide, optim, loss).step(*args) -> float`.
+
+Drop-in for `pyro.infer.SVI` with any Pyro program and any Pyro ELBO. Every object keeps its parameters in a store of
+its own, so two runs in one process never touch each other; a step with a non-finite loss or gradient is refused before
+the optimiser moves; and the first step names every parameter that no gradient reaches.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
+from typing import Any
+
+import pyro
+import pyro.infer
+import torch
+from pyro import poutine
+from pyro.params.param_store import ParamStoreDict
+from torch import Tensor, nn
+
+from pathscore.svi.compiled_step import compiled_step
+from pathscore.compiling.compiled_elbo import CompiledELBO
+from pathscore.errors import NumericsError, PathscoreError, UsageError
+from pathscore.svi.first_step import check, explain
+from pathscore.machine.foreach import gradient_norm, scale_gradients
+from pathscore.machine.heap import keep_freed_memory
+from pathscore.svi.joint_optim import JointOptim
+from pathscore.svi.numerics import blame, finite, kind_of
+from pathscore.svi.optimiser import as_optim
+from pathscore.programs.recorder import Recorder, plain_name
+from pathscore.svi.state import restore, state_of
+
+VALIDATE = ("first", "always", "never")
+
+
+class SVI(pyro.infer.SVI):
+    """Stochastic variational inference: min E_q[log q(z | x) − log p(x, z)] over the parameters of model and guide.
+
+    model, guide: Pyro programs called with the arguments of `step`: functions, modules, PyroModules, autoguides.
+    optim: `OptimizerSpec`, the name of an optimiser, a torch optimiser class or factory, or a `PyroOptim`. Parameters
+        are those the programs register (`pyro.param`, `pyro.module`), whenever they first do, plus those of
+        `loss.estimators` when the objective has such a module.
+    loss: a Pyro ELBO, or anything else that `pyro.infer.SVI` takes; a `CompiledELBO` to run as a compiled graph.
+    per_datum: divide loss and gradient by `len(args[0])`, so that rates do not depend on the batch size.
+    validate: when Pyro's validation runs (if it is on at all): "first" step, "always" or "never". It costs a fifth of
+        a small model's step. No setting is left changed.
+    require_gradients: refuse a first step that leaves a parameter without gradient.
+
+    Raises: UsageError for a program with nothing to train, or parameters that no gradient reaches; NumericsError for a
+    loss or gradient that is not finite, with parameters and optimiser as they were before the step.
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        guide: Callable,
+        optim: Any = None,
+        loss: Any = None,
+        *,
+        per_datum: bool = False,
+        validate: str = "first",
+        require_gradients: bool = True,
+    ):
+        if validate not in VALIDATE:
+            raise UsageError(f"validate must be one of {', '.join(VALIDATE)}, got {validate!r}")
+        self.compiled = loss if isinstance(loss, CompiledELBO) else None
+        if self.compiled is not None:
+            loss = self.compiled.elbo  # what the first step runs, and every step that has no graph
+        self.elbo = pyro.infer.Trace_ELBO(max_plate_nesting=1) if loss is None else loss
+        super().__init__(model, guide, as_optim(optim), self.elbo)
+        self.per_datum = per_datum
+        self.validate = validate
+        self.require_gradients = require_gradients
+        self.steps = 0
+        self.gradient_norm = float("nan")
+        self.recorder = Recorder()
+        self._store = vars(ParamStoreDict())
+        self._open = False
+        self._first = True
+        self._loose: list[tuple[str, Tensor]] = []  # parameters that the optimiser does not hold
+        self._changes = -1  # of the recorder, when they were listed
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Run programs with this object's parameters: `with svi.scope(): guide(x)`. Nests freely."""
+        if self._open:
+            yield
+            return
+        store = pyro.get_param_store()
+        outside = vars(store).copy()
+        vars(store).update(self._store)  # whole: `set_state` enters parameters one by one, which a small step feels
+        self._open = True
+        try:
+            with self.recorder:
+                yield
+        finally:
+            self._open = False
+            store.get_state()  # takes weak references off parameters, which could not be pickled with them
+            self._store = vars(store).copy()
+            vars(store).update(outside)
+
+    def step(self, *args, **kwargs) -> Any:
+        """One gradient step.
+
+        Returns: the loss as a number (a tuple for objectives with several losses), divided by the batch size under
+        `per_datum`.
+        """
+        if self.compiled is not None and not self._first:
+            loss = compiled_step(self, args, kwargs)
+            if loss is not None:
+                return self._scaled(loss, args)
+        if self._first:
+            self.begin(args, kwargs)
+        with self.scope():
+            self.recorder.watching = True
+            try:
+                loss = self._gradients(*args, **kwargs)
+                self.adopt()
+                self._advance(loss, 1.0 / len(args[0]) if self.per_datum else 1.0)
+            finally:
+                self.recorder.forget()
+                for parameter in self.parameters().values():
+                    parameter.grad = None
+        self.steps += 1
+        self._first = False
+        return self._scaled(loss, args)
+
+    def evaluate_loss(self, *args, **kwargs) -> Any:
+        """The loss without a step, scaled as `step` scales it. Consumes random numbers as the programs do."""
+        with self.scope(), torch.no_grad():
+            loss = self.loss(self.model, self.guide, *args, **kwargs)
+            self.recorder.forget()
+        return self._scaled(_numbers(loss), args)
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Every parameter met so far, unconstrained, by its name in the program; estimators' as "estimators.…"."""
+        own = getattr(self.elbo, "estimators", None)
+        named = own.named_parameters(prefix="estimators") if isinstance(own, nn.Module) else ()
+        return {**self.recorder.params, **dict(named)}
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The modules whose state belongs to this run: "model", "guide", "estimators", where there are such."""
+        candidates = {
+            "model": _module_of(self.model),
+            "guide": _module_of(self.guide),
+            "estimators": getattr(self.elbo, "estimators", None),
+        }
+        return {name: module for name, module in candidates.items() if isinstance(module, nn.Module)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Parameters, buffers, optimiser and steps as tensors and plain values, for `torch.save`. See `restore`."""
+        return state_of(self)
+
+    def load_state_dict(self, state: dict[str, Any], *args) -> None:
+        """Continue from `state_dict`. `args`: an example batch, for programs that make parameters when first run.
+
+        Raises: UsageError naming what is missing, unexpected or of another shape.
+        """
+        restore(self, state, args)
+
+    def resume(self, steps: int, args: tuple) -> None:
+        """Stand where a run stood after so many steps; `args`: a batch of the shape that its first step had, or ()."""
+        self.steps = steps
+        if self.compiled is not None and args and steps > 0:
+            # Not a first step, which runs eagerly: the next one is compiled, as without the interruption.
+            self.begin(args, {})
+            self._first = False
+
+    def device(self) -> torch.device:
+        """Where the first parameter lives; the CPU before there is one."""
+        modules = (p for module in self.modules().values() for p in module.parameters())
+        return next((p.device for p in chain(self.recorder.params.values(), modules)), torch.device("cpu"))
+
+    def _gradients(self, *args, **kwargs) -> Any:
+        try:
+            with self._validation():
+                return _numbers(self.loss_and_grads(self.model, self.guide, *args, **kwargs))
+        except PathscoreError:
+            raise
+        except (ValueError, UserWarning) as problem:
+            # Pyro's validation and warnings notice NaN too, but name neither site nor step.
+            cause = blame(self.recorder)
+            if cause is None:
+                better = explain(problem)
+                if better is None:
+                    raise
+                raise better from problem
+            raise NumericsError(f"step {self.steps + 1}: the loss is not finite{cause}") from problem
+
+    def _validation(self) -> AbstractContextManager:
+        quick = self.validate == "never" or (self.validate == "first" and not self._first)
+        return pyro.validation_enabled(False) if quick else nullcontext()
+
+    def begin(self, args: tuple, kwargs: dict) -> None:
+        """Prepare for steps on arguments of these shapes."""
+        keep_freed_memory()
+        if self.compiled is not None:
+            self.compiled.meet(self.model, self.guide, args, kwargs)
+
+    def adopt(self) -> None:
+        """Let the optimiser hold every parameter that has a gradient now."""
+        if not isinstance(self.optim, JointOptim):
+            return
+        optim = self.optim
+        if self._first or self._changes != self.recorder.changes:
+            self._loose, self._changes = list(self.parameters().items()), self.recorder.changes
+        found = [(n, p) for n, p in self._loose if p.grad is not None]
+        if found:
+            optim.adopt([pair for pair in found if not pair[0].startswith("estimators.")])
+            optim.adopt([pair for pair in found if pair[0].startswith("estimators.")], estimator=True)
+            self._loose = [(n, p) for n, p in self._loose if not optim.holds(p)]
+
+    def _advance(self, loss: Any, scale: float) -> None:
+        if self._first:
+            check(self)
+        if not all(math.isfinite(part) for part in (loss if isinstance(loss, tuple) else (loss,))):
+            raise NumericsError(f"step {self.steps + 1}: the loss is {loss}{blame(self.recorder) or ''}")
+        trained = [p for p in self._trained() if p.grad is not None]
+        gradients: list[Any] = [p.grad for p in trained]
+        norm = gradient_norm(gradients)
+        if not math.isfinite(norm):
+            raise NumericsError(f"step {self.steps + 1}: {self._bad_gradients()}")
+        self.gradient_norm = norm * scale
+        if isinstance(self.optim, JointOptim):
+            self.optim.update(trained, gradients, self.gradient_norm, scale)
+        else:
+            scale_gradients(gradients, scale)
+            self.optim(trained)
+
+    def _trained(self) -> list[Tensor]:
+        # In the optimiser's order, by name: the norm is summed alike whenever, and however late, a parameter joined.
+        adopted = isinstance(self.optim, JointOptim) and self.optim.torch_optim is not None
+        return list(self.optim.parameters() if adopted else self.parameters().values())  # type: ignore[union-attr]
+
+    def _bad_gradients(self) -> str:
+        bad = [(n, p.grad) for n, p in self.parameters().items() if p.grad is not None and not finite(p.grad)]
+        if not bad:
+            return "the norm of the gradient overflows"
+        names = ", ".join(plain_name(name) for name, _ in bad[:3])
+        return f"the gradient of {names} is {kind_of(bad[0][1])} (the loss is finite){blame(self.recorder) or ''}"
+
+    def _scaled(self, loss: Any, args: tuple) -> Any:
+        if not self.per_datum:
+            return loss
+        count = len(args[0])
+        return type(loss)(part / count for part in loss) if isinstance(loss, tuple) else loss / count
+
+
+def _numbers(loss: Any) -> Any:
+    if isinstance(loss, tuple):
+        return type(loss)(float(part) for part in loss)
+    return float(loss)
+
+
+def _module_of(program: Callable) -> Any:
+    """The module behind a program: itself, what handlers wrap, or the object whose method it is."""
+    program = poutine.unwrap(program)
+    return program if isinstance(program, nn.Module) else getattr(program, "__self__", None)

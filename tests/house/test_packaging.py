@@ -1,0 +1,93 @@
+"""The distribution: what it installs, what importing it costs and changes; and nothing says where it comes from."""
+
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import pathscore
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_the_wheel_holds_the_three_packages_and_every_folder_of_them():
+    packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert packages == ["models", "guides", "pathscore"]
+    for package in packages:
+        for folder in {path.parent for path in (ROOT / package).rglob("*.py")}:
+            assert (folder / "__init__.py").is_file(), f"{folder} is no package"
+
+
+def test_no_file_of_the_repository_is_ignored_and_so_left_out_of_the_wheel():
+    listing = ["git", "ls-files", "--ignored", "--cached", "--exclude-standard"]
+    done = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    assert done.stdout == ""
+
+
+def test_the_version_is_said_once_in_effect():
+    assert PROJECT["project"]["version"] == pathscore.__version__ == importlib.metadata.version("pathscore")
+
+
+def test_the_console_script_is_the_command_line():
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="pathscore")
+    assert script.load() is sys.modules["pathscore.command.cli"].main
+
+
+@pytest.mark.parametrize("name", pathscore.__all__)
+def test_every_public_name_can_be_imported(name):
+    assert getattr(pathscore, name) is not None
+
+
+def test_every_estimator_is_a_public_name():
+    assert {cls.__name__ for cls in pathscore.ESTIMATORS.values()} <= set(pathscore.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = pathscore.nonsense
+
+
+def test_importing_the_engine_brings_neither_torch_nor_models_nor_guides():
+    code = "import sys, pathscore; sys.exit(bool({'torch', 'pyro', 'models', 'guides'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=600).returncode == 0
+
+
+def test_importing_every_module_of_the_engine_brings_no_models_and_changes_no_setting():
+    modules = sorted(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in (ROOT / "pathscore").rglob("*.py")
+        if path.name != "__main__.py"
+    )
+    code = f"""
+import importlib, os, signal, sys, torch, pyro, pyro.distributions
+def settings():
+    return (torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(), os.getcwd(),
+            torch.distributions.Distribution._validate_args, pyro.settings.get(), torch.initial_seed(),
+            torch.get_rng_state().sum().item(), [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)],
+            dict(os.environ), len(pyro.get_param_store()))
+before = settings()
+for module in {modules!r}:
+    importlib.import_module(module)
+assert settings() == before, [pair for pair in zip(before, settings()) if pair[0] != pair[1]]
+assert not {{"models", "guides"}} & set(sys.modules), "the engine imports models or guides"
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_file_names_where_packages_are_downloaded_from():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    if not tracked:
+        pytest.skip("not a git checkout")
+    hosts = re.compile("|".join(["pypi" + r"\.org", "python" + "hosted", "download" + r"\.pytorch", "index" + "-url"]))
+    for name in tracked:
+        path = ROOT / name
+        if path.is_file() and path.suffix in (".py", ".toml", ".md", ".lock", ".txt", ".cfg", ""):
+            assert not hosts.search(path.read_text(encoding="utf-8", errors="ignore")), name
