@@ -14,12 +14,12 @@ from benchmarks.cases import Case
 from benchmarks.handwritten import Step, handwritten
 from guides import AmortizedGuide
 from models import VAE
-from pathscore.elbos import make_elbo
 from pathscore.compiling.compiled_elbo import CompiledELBO
 from pathscore.compiling.inductor import build
 from pathscore.compiling.rewrites import REWRITES
-from pathscore.svi.optimiser import OptimizerSpec
+from pathscore.elbos import make_elbo
 from pathscore.svi import SVI
+from pathscore.svi.optimiser import OptimizerSpec
 
 
 def handwritten_compiled(case: Case) -> Step:

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.image import imread, imsave
 
 from pathscore.command.arguments import Invocation
-from pathscore.config import Config
 from pathscore.command.train import run
+from pathscore.config import Config
 
 HERE = Path(__file__).resolve().parent
 

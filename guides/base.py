@@ -8,6 +8,7 @@ say in `make_networks` what each layer's network reads and in `draw` how the lay
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
 import torch
@@ -69,10 +70,10 @@ class LayeredGuide(nn.Module):
 
     def sample(self, x: Tensor) -> None:
         """The program without its registration in the parameter store."""
-        with pyro.plate("data", x.shape[-2], dim=-1, device=x.device):
+        with pyro.plate("data", x.shape[-2], dim=-1, device=str(x.device)):
             self.draw(x - self.x_mean)
 
     def encode(self, x: Tensor) -> dict:
         """The distributions of one pass, by site: those above z1 are given the values drawn on that pass."""
-        trace = poutine.trace(self.sample).get_trace(x)
-        return {site: trace.nodes[site]["fn"] for site in self.latent_sites}
+        nodes: dict[str, Any] = dict(poutine.trace(self.sample).get_trace(x).nodes)
+        return {site: nodes[site]["fn"] for site in self.latent_sites}

@@ -43,7 +43,8 @@ def glorot(layer: Layer, inputs: float, outputs: float) -> Layer:
     """`layer` with Glorot's weights, for units that read `inputs` others and are read by `outputs`, and biases 0."""
     bound = math.sqrt(6 / (inputs + outputs))
     nn.init.uniform_(layer.weight, -bound, bound)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
     return layer
 
 

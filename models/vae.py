@@ -82,7 +82,7 @@ class VAE(nn.Module):
         """The program: x (B, X), or `size` draws of it where x is None. Returns x (…, B, X)."""
         pyro.module("model", self)
         rows = (size or 1) if x is None else x.shape[-2]
-        with pyro.plate("data", rows, dim=-1, device=self.prior.device):
+        with pyro.plate("data", rows, dim=-1, device=str(self.prior.device)):
             raw = self.prior
             for site, latent, network in self.top_down():
                 z = pyro.sample(site, latent(raw))  # (…, B, D)

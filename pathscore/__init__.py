@@ -9,7 +9,7 @@ from typing import Any
 
 EXPORTS: dict[str, tuple[str, ...]] = {
     "pathscore.config": ("Config",),
-    "pathscore.diagnostics": ("compare", "diagnose", "examine", "mcmc_to_arviz", "to_arviz"),
+    "pathscore.diagnostics": ("examine", "mcmc_to_arviz", "to_arviz"),
     "pathscore.elbos": ("ELBOS", "KLWeight", "kl_weighted", "make_elbo"),
     "pathscore.compiling.compiled_elbo": ("CompiledELBO",),
     "pathscore.elbos.dreg": ("DReG",),
@@ -28,6 +28,7 @@ EXPORTS: dict[str, tuple[str, ...]] = {
     "pathscore.gradients": ("measure",),
     "pathscore.svi.optimiser": ("OptimizerSpec",),
     "pathscore.svi": ("SVI",),
+    "pathscore.reports": ("compare", "diagnose"),
     "pathscore.runs.training": ("Training", "fit"),
 }
 _HOME = {name: module for module, names in EXPORTS.items() for name in names}

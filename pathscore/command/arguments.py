@@ -17,10 +17,10 @@ from typing import Annotated, Any
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from pathscore.config.choices import CHOICES
 from pathscore.config import FREE, GROUPS, Config
-from pathscore.errors import UsageError, suggest
+from pathscore.config.choices import CHOICES
 from pathscore.config.options import FILLED, Option, option, options_of
+from pathscore.errors import UsageError, suggest
 from pathscore.runs.rundir import read_config
 
 

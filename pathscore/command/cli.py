@@ -28,10 +28,10 @@ class Verb:
 
 
 VERBS: dict[str, Verb] = {
-    "train": Verb("train, evaluate and save (python run.py is the same)", "pathscore.command.cli:train"),
+    "train": Verb("train, evaluate and save (python run.py is the same)", "pathscore.command.train:main"),
     "gradients": Verb("bias, variance and cost of estimators, on a toy or a run", "pathscore.command.gradients:main"),
-    "diagnose": Verb("how far to trust a run's guide: report.html", "pathscore.command.diagnose:diagnose_words"),
-    "compare": Verb("paired differences between runs: comparison.html", "pathscore.command.diagnose:compare_words"),
+    "diagnose": Verb("how far to trust a run's guide: report.html", "pathscore.command.diagnose:main"),
+    "compare": Verb("paired differences between runs: comparison.html", "pathscore.command.compare:main"),
     "list": Verb("print the tables of choices and which of them go together", "pathscore.command.tables:main"),
 }
 
@@ -82,14 +82,3 @@ def fail(message: str, code: int, debug: bool = False) -> int:
         traceback.print_exc()
     print(f"pathscore: {' '.join(message.split())}", file=sys.stderr)
     return code
-
-
-def train(words: Sequence[str]) -> int:
-    """The verb `train`: parse first, then import what it takes to run."""
-    from pathscore.command.arguments import parse
-
-    config, call = parse(words, prog="pathscore train")
-    from pathscore.command import train as job
-
-    job.run(config, call)
-    return 0

@@ -1,27 +1,20 @@
-"""The verbs `diagnose RUN_DIR` and `compare RUN_DIR RUN_DIR …`, and what `--report` adds to a training run.
+"""The verb `diagnose RUN_DIR`, and what `--report` adds to a training run.
 
-`diagnose_words(words)` and `compare_words(words)` return an exit code. Nothing here imports torch before the words have
-been read.
+`main(words) -> exit code`. Nothing here imports torch before the words have been read.
 """
 
 import dataclasses
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-from pathscore.errors import UsageError
-from pathscore.config.options import FILLED, between, option
+from pathscore.command.progress import progress_lines, threads
 from pathscore.command.words import describe, read_words
+from pathscore.config.options import FILLED, between, option
+from pathscore.errors import UsageError
 
-DIAGNOSE_USAGE = """usage: pathscore diagnose RUN_DIR [flags]
+USAGE = """usage: pathscore diagnose RUN_DIR [flags]
 
 How far to trust a trained guide: writes posterior.nc, diagnostics.json, pictures and report.html.
-
-"""
-COMPARE_USAGE = """usage: pathscore compare RUN_DIR RUN_DIR … [flags]
-
-Paired differences between runs on the same held-out data: writes comparison.html and comparison.json.
 
 """
 
@@ -43,25 +36,13 @@ class DiagnoseRequest:
     debug: bool = option(False, "show tracebacks, also of a diagnostic that can't be computed")
 
 
-@dataclasses.dataclass(frozen=True)
-class CompareRequest:
-    """How much work"""
-
-    points: int = option(1000, "held-out data points", check=between(2, 10**7))
-    samples: int = option(1000, "importance samples of log p(x)", check=between(1, 10**7))
-    out: str | None = option(None, "folder of comparison.html", check=FILLED, none="beside the first run")
-    threads: int = option(1, "threads", check=between(1, 1024))
-    quiet: bool = option(False, "print the path of the page only")
-    debug: bool = option(False, "show tracebacks")
-
-
-def diagnose_words(words: Sequence[str]) -> int:
+def main(words: Sequence[str]) -> int:
     """`pathscore diagnose RUN_DIR [flags]`."""
     from pathscore.diagnostics import DIAGNOSTICS
 
     if not words or "-h" in words or "--help" in words:
         table = "\n".join(f"  {d.name:12} {d.doc}" for d in DIAGNOSTICS.values())
-        print(f"{DIAGNOSE_USAGE}{describe(DiagnoseRequest)}\n\ndiagnostics:\n{table}")
+        print(f"{USAGE}{describe(DiagnoseRequest)}\n\ndiagnostics:\n{table}")
         return 0
     request, directories = read_words(words, DiagnoseRequest, positional=1)
     if not directories:
@@ -73,45 +54,13 @@ def diagnose_words(words: Sequence[str]) -> int:
 def report(run_dir: Any, request: DiagnoseRequest | None = None) -> None:
     """Diagnose a run directory and print where the page is; what `--report` does at the end of training."""
     request = request or DiagnoseRequest()
-    from pathscore.diagnostics import Effort, diagnose
+    from pathscore.diagnostics import Effort
+    from pathscore.reports import diagnose
 
     names = [f.name for f in dataclasses.fields(Effort) if hasattr(request, f.name)]
     effort = Effort().with_(**{name: getattr(request, name) for name in names})
     only = request.only.split(",") if request.only else None
-    with _threads(request.threads):
-        page = diagnose(run_dir, names=only, effort=effort, strict=request.debug, progress=_progress(request.quiet))
+    progress = progress_lines(request.quiet)
+    with threads(request.threads):
+        page = diagnose(run_dir, names=only, effort=effort, strict=request.debug, progress=progress)
     print(page)
-
-
-def compare_words(words: Sequence[str]) -> int:
-    """`pathscore compare RUN_DIR RUN_DIR … [flags]`."""
-    if not words or "-h" in words or "--help" in words:
-        print(COMPARE_USAGE + describe(CompareRequest))
-        return 0
-    request, directories = read_words(words, CompareRequest, positional=len(words))
-    from pathscore.diagnostics import compare
-
-    progress = _progress(request.quiet)
-    with _threads(request.threads):
-        print(compare(directories, points=request.points, samples=request.samples, out=request.out, progress=progress))
-    return 0
-
-
-def _progress(quiet: bool) -> Callable[[str], None]:
-    """Names of the parts as they begin, on a terminal."""
-    if quiet or not sys.stderr.isatty():
-        return lambda name: None
-    return lambda name: print(f"  {name} …", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Torch's thread count inside, put back afterwards: small models are fastest on one."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

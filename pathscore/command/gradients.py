@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pathscore.errors import RunDirError
-from pathscore.config.options import FILLED, NOT_NEGATIVE, Check, between, option
 from pathscore.command.words import describe, read_words
+from pathscore.config.options import FILLED, NOT_NEGATIVE, Check, between, option
+from pathscore.errors import RunDirError
 
 USAGE = """usage: pathscore gradients [RUN_DIR] [flags]
 
@@ -99,9 +99,9 @@ def _of_toy(words: Sequence[str]) -> tuple[Any, Common]:
 
 def _of_run(directory: str, words: Sequence[str]) -> tuple[Any, Common]:
     request, _ = read_words(words, RunRequest)
-    from pathscore.runs.opening import open_run
     from pathscore.gradients.lab import read_estimators
     from pathscore.runs.measuring import JSON, PICTURE, measure_job
+    from pathscore.runs.opening import open_run
 
     run = open_run(directory)
     settings = {"particles": request.particles, "elbo": request.elbo}

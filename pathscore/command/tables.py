@@ -11,13 +11,13 @@ from pathlib import Path
 
 import torch
 
-from pathscore.runs.assembly import settle, why_not
 from pathscore.config import Config
 from pathscore.data import DATASETS
 from pathscore.elbos import ELBOS
 from pathscore.errors import UsageError, unknown
 from pathscore.estimators import ESTIMATORS
 from pathscore.programs.lookup import programs
+from pathscore.runs.assembly import settle, why_not
 
 Matrix = dict[str, dict[str, str | None]]
 

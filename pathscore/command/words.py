@@ -1,15 +1,15 @@
 """Words of a small verb: `read_words(words, cls, positional) -> (instance of cls, positional words)`.
 
-For verbs with a handful of flags of their own; the many flags of a run are read by `pathscore.command.arguments`. A flag is a
-field made with `pathscore.config.options.option`; `--flag value`, `--flag=value`, and `--flag` alone for a switch. Nothing
-here imports torch.
+For verbs with a handful of flags of their own; the many flags of a run are read by `pathscore.command.arguments`. A
+flag is a field made with `pathscore.config.options.option`; `--flag value`, `--flag=value`, and `--flag` alone for a
+switch. Nothing here imports torch.
 """
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from pathscore.errors import UsageError, suggest
 from pathscore.config.options import Option, options_of
+from pathscore.errors import UsageError, suggest
 
 T = TypeVar("T")
 

@@ -24,8 +24,8 @@ from pathscore.compiling.capture import modules_of
 from pathscore.compiling.compiled_graph import CompiledGraph, Losses, signature
 from pathscore.compiling.inductor import build
 from pathscore.compiling.reading import Refusal
-from pathscore.programs.traces import identity
 from pathscore.programs.recorder import Recorder
+from pathscore.programs.traces import identity
 
 Evaluation = tuple[Losses, float, list[Tensor]]
 

@@ -14,11 +14,12 @@ from pyro.infer import TraceGraph_ELBO
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
-from pathscore.machine import streams
 from pathscore.compiling.agreement import disagreement
 from pathscore.compiling.capture import Capture, capture, modules_of
 from pathscore.compiling.inductor import build
 from pathscore.compiling.reading import Refusal
+from pathscore.elbos.site import SiteELBO
+from pathscore.machine import streams
 from pathscore.machine.precision import matmul_precision
 
 Losses = tuple[float, ...]
@@ -136,8 +137,6 @@ def followable(elbo: Any) -> Any:
     Pyro's TraceGraph_ELBO marks tensors with their origin in a way that cannot be followed; `SiteELBO` finds it once.
     """
     if type(elbo) is TraceGraph_ELBO:
-        from pathscore.elbos.site import SiteELBO
-
         return SiteELBO(num_particles=elbo.num_particles, max_plate_nesting=elbo.max_plate_nesting, credit="graph")
     return elbo
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pathscore.machine import streams
 from pathscore.compiling.capture import Capture
+from pathscore.machine import streams
 
 Run = Callable[..., Any]
 

@@ -1,8 +1,8 @@
 """The names that the command line offers, one tuple per table, in the order of the tables.
 
 The tables themselves (`models.LATENTS`, `pathscore.elbos.ELBOS`, …) import torch, which takes seconds; help texts and
-near-miss errors must not wait for it, so the names stand here as well. `tests/test_matrix.py` fails as soon as a
-tuple and its table differ.
+near-miss errors must not wait for it, so the names stand here as well. `tests/command/test_tables.py` fails as soon as
+a tuple and its table differ.
 """
 
 CHOICES: dict[str, tuple[str, ...]] = {

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pathscore.errors import UsageError, unknown
 from pathscore.config.options import FILLED, FRACTION, NOT_NEGATIVE, POSITIVE, Check, between, option, options_of
+from pathscore.errors import UsageError, unknown
 
 WIDTH = between(1, 65_536)
 DEVICES = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")

@@ -45,9 +45,9 @@ def option(
 ) -> Any:
     """A field of a configuration.
 
-    `choices` names a tuple of `pathscore.config.choices.CHOICES`; the value is one of them, or `names` finds in it those that
-    must be. `check` applies to the value, or to each member of a tuple; `none` is the word that stands for None on
-    the command line ("auto", "none").
+    `choices` names a tuple of `pathscore.config.choices.CHOICES`; the value is one of them, or `names` finds in it
+    those that must be. `check` applies to the value, or to each member of a tuple; `none` is the word that stands for
+    None on the command line ("auto", "none").
     """
     metadata = {"help": help, "choices": choices, "names": names, "check": check, "none": none}
     return dataclasses.field(default=default, metadata=metadata)

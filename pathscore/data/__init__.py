@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from pathscore.data import idx, omniglot
+from pathscore.data.dataset import Dataset
 from pathscore.data.epochs import BINARIZE, binarize, epoch_order
 from pathscore.data.network import Unreachable
 from pathscore.data.values import check_values, default_binarize, kind_of, refuse_not_finite
@@ -41,23 +42,6 @@ __all__ = [
 
 UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 """What `np.load` raises on damaged archives: found by flipping bits."""
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """A data set in memory.
-
-    kind: "binary" (all 0 or 1), "unit" (in [0, 1]) or "real".  x: (N, X) float32; x_test: (N', X).
-    labels, labels_test: (N,), (N',) int64, or None.  shape: (C, H, W) of an image, or (X,).
-    """
-
-    name: str
-    kind: str
-    x: Tensor
-    x_test: Tensor
-    labels: Tensor | None
-    labels_test: Tensor | None
-    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,14 @@ Pyro checks values too, but only with validation on (off under `python -O`), at 
 flag would help; with it off, Bernoulli scores grey pixels and reports a bound that is none.
 """
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from pathscore.data.dataset import Dataset
 from pathscore.data.epochs import BINARIZE
 from pathscore.errors import DataError, unknown
-
-if TYPE_CHECKING:
-    from pathscore.data import Dataset
 
 BINARY_LIKELIHOODS = ("bernoulli",)
 """The likelihoods that are a density for zeros and ones only."""

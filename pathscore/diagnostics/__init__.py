@@ -1,7 +1,7 @@
 """How far to trust a trained guide: draws in ArviZ's schema, diagnostics by name, and a page people can look at.
 
-`to_arviz(model, guide, x)` and `examine(model, guide, x)` work for any Pyro pair; `diagnose(run_dir)` and
-`compare(run_dirs)` for run directories. `DIAGNOSTICS` is the table of what is examined, in the order of the page:
+`to_arviz(model, guide, x)` and `examine(model, guide, x)` work for any Pyro pair; pages of run directories are made in
+`pathscore.reports`. `DIAGNOSTICS` is the table of what is examined, in the order of the page:
 adding one is one file in `sections/` with `section(subject) -> Section`, and one entry here. Everything is imported
 when it is first used.
 """
@@ -47,8 +47,6 @@ DIAGNOSTICS: dict[str, Diagnostic] = dict(
 _HOME = {
     "Effort": "subject",
     "calibrate": "calibration",
-    "compare": "comparison",
-    "diagnose": "diagnosing",
     "examine": "examining",
     "mcmc_to_arviz": "mcmc",
     "to_arviz": "arviz",

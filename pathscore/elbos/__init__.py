@@ -4,7 +4,7 @@ To add an objective, append its `Objective` to `ELBOS` below; the command line's
 documentation and the contract tests follow from the table.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from pyro.infer import ELBO
@@ -15,7 +15,7 @@ from pathscore.elbos.stock import STOCK
 from pathscore.elbos.weighted import WEIGHTED
 from pathscore.errors import UsageError, unknown
 
-__all__ = ["ELBOS", "MAX_STATES", "KLWeight", "Objective", "kl_weighted", "legal", "make_elbo", "refusal", "require"]
+__all__ = ["ELBOS", "MAX_STATES", "KLWeight", "Objective", "kl_weighted", "legal", "make_elbo", "refusal"]
 
 ELBOS: dict[str, Objective] = {entry.name: entry for entry in (*STOCK, *WEIGHTED)}
 
@@ -56,48 +56,21 @@ def make_elbo(
     return entry.make(num_particles=num_particles, max_plate_nesting=max_plate_nesting, **options)
 
 
-def refusal(
-    elbo: str,
-    latent: str,
-    layers: Iterable[int] = (16,),
-    *,
-    classes: int = 10,
-    latents: Mapping[str, Any] | None = None,
-    **choices: Any,
-) -> str | None:
+def refusal(elbo: str, layers: Iterable[Any], **choices: Any) -> str | None:
     """Why the objective is wrong for a layered model, in one line with the legal list; None where it is right.
 
-    latent, layers, classes: family, sizes and classes of the layers, as `models.VAE` takes them.
-    latents: the table of families; `models.LATENTS` if not given.
-    choices: guide, particles, batch_size, kl_weighted, as `Objective.refusal`.
+    layers: one member for each latent layer, with `reparameterised` and `states`. choices: guide, particles,
+    batch_size, kl_weighted, as `Objective.refusal`.
     """
-    chosen = _layers(latent, layers, classes, latents)
-    why = objective(elbo).refusal(chosen, **choices)
+    layers = list(layers)
+    why = objective(elbo).refusal(layers, **choices)
     if why is None:
         return None
-    return f"--elbo {elbo} with --latent {latent}: {why} (legal here: {', '.join(_legal(chosen, **choices))})"
+    names = legal(layers, **choices)
+    return f"{why} (legal here: {', '.join(names)})" if names else why
 
 
-def legal(latent: str, layers: Iterable[int] = (16,), **choices: Any) -> list[str]:
+def legal(layers: Iterable[Any], **choices: Any) -> list[str]:
     """The objectives that are right for a layered model; arguments as `refusal`."""
-    chosen = _layers(latent, layers, choices.pop("classes", 10), choices.pop("latents", None))
-    return _legal(chosen, **choices)
-
-
-def require(elbo: str, latent: str, layers: Iterable[int] = (16,), **choices: Any) -> None:
-    """Raise UsageError where `refusal` has a reason."""
-    why = refusal(elbo, latent, layers, **choices)
-    if why is not None:
-        raise UsageError(why)
-
-
-def _legal(layers: list[Any], **choices: Any) -> list[str]:
+    layers = list(layers)
     return [name for name, entry in ELBOS.items() if entry.refusal(layers, **choices) is None]
-
-
-def _layers(latent: str, layers: Iterable[int], classes: int, latents: Mapping[str, Any] | None) -> list[Any]:
-    if latents is None:
-        from models import LATENTS as latents  # the engine looks the models' tables up only when it runs
-    if latent not in latents:
-        raise unknown("latent", latent, latents)
-    return [latents[latent](size, classes) for size in layers]

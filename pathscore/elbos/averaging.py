@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pathscore.elbos.plan import Plan
 from pathscore.elbos.terms import Terms
-from pathscore.programs.traces import plates_of
 from pathscore.estimators.base import Site
+from pathscore.programs.traces import plates_of
 
 
 class RowWeights:

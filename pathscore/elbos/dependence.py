@@ -18,8 +18,8 @@ from pyro.ops.provenance import get_provenance, track_provenance
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 
-from pathscore.programs.traces import sample_sites, traces
 from pathscore.estimators.families import unwrap
+from pathscore.programs.traces import sample_sites, traces
 
 TermKey = tuple[str, str]
 Depends = dict[TermKey, frozenset[str]]

@@ -19,10 +19,10 @@ from pathscore.elbos.importance import ImportanceELBO
 from pathscore.elbos.plan import Plan, SitePlan
 from pathscore.elbos.rows import Draw, RowSampler
 from pathscore.elbos.terms import Terms, sum_to
-from pathscore.programs.traces import plates_of
 from pathscore.elbos.weights import WeightedTerms, residual_scale
 from pathscore.errors import UsageError
 from pathscore.estimators import Site
+from pathscore.programs.traces import plates_of
 
 Cut = dict[str, tuple[Tensor, Any]]  # site → the value that entered the program, and the same with its history
 

@@ -19,11 +19,11 @@ from pathscore.elbos.plan import Plan
 from pathscore.elbos.rows import Draw
 from pathscore.elbos.site import SiteELBO
 from pathscore.elbos.terms import Terms, sum_to
-from pathscore.programs.traces import plates_of
 from pathscore.elbos.weight_plates import weight_plates, where
 from pathscore.elbos.weights import WeightedTerms, weigh
 from pathscore.errors import UsageError
 from pathscore.estimators import Estimator, Score, Site, StickingTheLanding
+from pathscore.programs.traces import plates_of
 
 
 class ImportanceELBO(SiteELBO):

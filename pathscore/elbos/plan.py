@@ -21,10 +21,10 @@ from pyro.util import check_model_guide_match, check_site_shape
 from torch import nn
 
 from pathscore.elbos.dependence import TermKey, dependence
-from pathscore.programs.traces import latent_sites, plates_of, sample_sites, traces
 from pathscore.errors import UsageError
 from pathscore.estimators import ESTIMATORS, Auto, Estimator, Gumbel, Pathwise, Score, choose, make_estimator, parse
 from pathscore.estimators.families import can_relax, family_name
+from pathscore.programs.traces import latent_sites, plates_of, sample_sites, traces
 
 Spec = dict[str, Estimator]
 Refuse = Callable[[Estimator], str | None]

@@ -25,9 +25,9 @@ from pathscore.elbos.explain import explain
 from pathscore.elbos.plan import Plan, dry_run, key_of, make_plan, read_spec, score_relaxations
 from pathscore.elbos.rows import Draw, RowSampler
 from pathscore.elbos.terms import Term, Terms, collect
-from pathscore.programs.traces import RowPlate, Unmasked, identity, latent_sites, traces
 from pathscore.errors import UsageError, unknown
 from pathscore.estimators import Estimator, Site
+from pathscore.programs.traces import RowPlate, Unmasked, identity, latent_sites, traces
 
 CREDITS = ("plate", "graph")
 KLS = ("sampled", "analytic", "auto", "relaxed", "discrete")

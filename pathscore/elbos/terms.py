@@ -18,9 +18,9 @@ from torch import Tensor
 
 from pathscore.elbos.dependence import TermKey
 from pathscore.elbos.plan import Plan
-from pathscore.programs.traces import plates_of, sample_sites
 from pathscore.estimators.base import Estimator
 from pathscore.estimators.families import narrow
+from pathscore.programs.traces import plates_of, sample_sites
 
 
 @dataclass

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from pathscore.elbos.importance import ImportanceELBO
 from pathscore.elbos.terms import Terms
-from pathscore.programs.traces import sample_sites
 from pathscore.elbos.weights import WeightedTerms
 from pathscore.errors import UsageError
 from pathscore.estimators import Estimator, Site
+from pathscore.programs.traces import sample_sites
 
 
 class Reweighted(Estimator):

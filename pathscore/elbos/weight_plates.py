@@ -13,10 +13,10 @@ from typing import Any
 
 from pathscore.elbos.dependence import dependence
 from pathscore.elbos.plan import Plan, dry_run
-from pathscore.programs.traces import Plate, plates_of, sample_sites
 from pathscore.elbos.weights import full_share, is_one, residual_scale
 from pathscore.errors import UsageError
 from pathscore.estimators.families import family_name
+from pathscore.programs.traces import Plate, plates_of, sample_sites
 
 Sites = dict[tuple[str, str], Any]
 

@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -17,10 +16,8 @@ from pathscore import exact
 from pathscore.elbos import ELBOS
 from pathscore.errors import UsageError
 from pathscore.estimators.families import family_name, support_size
+from pathscore.gradients.records import Reference, Run
 from pathscore.machine.streams import beside
-
-if TYPE_CHECKING:
-    from pathscore.gradients.results import Run
 
 COARSE, CONVERGED = 49, 1e-4
 """Nodes of a second, coarser quadrature, and how far (relatively) the two gradients may differ: a kink in the model's
@@ -28,25 +25,6 @@ density, |z| of a Laplace prior for one, can spoil a rule that is exact for smoo
 
 EXACT_VALUES = 30_000_000
 """Most values of sample sites that summing out may hold."""
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A gradient (P,) to compare with.
-
-    variance: squared error of each coordinate, (P,), where it was itself estimated; 0 where it is exact.
-    source: where it comes from, for tables. exact: whether it is.
-    """
-
-    gradient: Tensor
-    variance: Tensor | float
-    source: str
-    exact: bool
-
-    @property
-    def largest(self) -> int:
-        """The coordinate in which the gradient is largest."""
-        return int(self.gradient.abs().argmax())
 
 
 def find_exact(lab: Any) -> Reference | None:

@@ -4,80 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from pathscore.gradients.leaves import Key
-from pathscore.gradients.moments import Moments, cosines, hotelling, z_scores
-from pathscore.gradients.reference import Reference
-
-MAX_Z = 4.5
-"""|z| above which a coordinate counts as biased: two-sided false-alarm rate 7e-6 a coordinate."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What drawing with one estimator gave, before it is compared."""
-
-    name: str
-    unbiased: bool
-    particles: int
-    evaluations: int
-    elbo: Any
-    bound: float
-    moments: Moments
-    milliseconds: float
-    groups: dict[Key, int]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One estimator.
-
-    name: its label. unbiased: what it says of itself.
-    max_abs_z: largest |mean − reference| / standard error over the coordinates, the standard error including what one
-        draw that did not occur may have cost (`Moments.unseen`); hotelling_p: p-value over all of them together (None
-        where N is too small for it, or the reference was estimated).
-    detectable_bias: the bias in one coordinate, in nats per unit of the parameter, that |z| > 4.5 finds in half of all
-        cases: 4.5 standard errors of the noisiest coordinate.
-    total_variance: Σ over coordinates of the variance of one gradient; relative_variance: divided by the least among
-        the unbiased ones whose variance is not 0; variance_se: standard error of total_variance, from the kept draws.
-    snr: ‖E g‖ / √total_variance. cosine: mean over draws of the cosine to the reference.
-    particles: K. evaluations: model evaluations a draw, what-if rows included.
-    milliseconds: time of one draw inside a pass of many, its backward pass included and the training of learned parts
-        left out; relative_cost: total_variance × milliseconds, divided by the least such product.
-    elbo: mean of the reported bound, in nats.
-    variance_by_parameter: total_variance by site and parameter, "z1.loc".
-    mean, variance: by coordinate, (P,). draws: some draws of the reference's largest coordinate, (n,).
-    """
-
-    name: str
-    unbiased: bool
-    max_abs_z: float
-    hotelling_p: float | None
-    detectable_bias: float
-    total_variance: float
-    relative_variance: float
-    variance_se: float
-    snr: float
-    cosine: float
-    particles: int
-    evaluations: int
-    milliseconds: float
-    relative_cost: float
-    elbo: float
-    variance_by_parameter: dict[str, float]
-    mean: Tensor = field(repr=False)
-    variance: Tensor = field(repr=False)
-    draws: Tensor = field(repr=False)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The row without tensors, for JSON; infinities and NaN as None."""
-        values = {k: v for k, v in asdict(self).items() if not isinstance(v, Tensor)}
-        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+from pathscore.gradients.moments import cosines, hotelling, z_scores
+from pathscore.gradients.records import MAX_Z, Reference, Row, Run
+from pathscore.gradients.table import WHAT, as_text
 
 
 @dataclass(frozen=True)
@@ -118,10 +51,22 @@ class Comparison:
         """Write `to_json` to a file."""
         Path(path).write_text(self.to_json(), encoding="utf-8")
 
-    def __str__(self) -> str:
-        from pathscore.gradients.table import as_text
+    def notes(self) -> list[str]:
+        """How the numbers were measured, in lines."""
+        learned = f"; learned parts trained for {self.warmup} steps, then frozen" if self.warmup else ""
+        worst = max(row.detectable_bias for row in self.rows)
+        lines = [
+            f"{self.replicates:,} gradients each (--elbo {self.elbo}) by {WHAT[self.of]}{learned}",
+            f"held against: {self.reference.source}",
+            f"|z| > {MAX_Z} is bias; a bias of {worst:.2g} in the noisiest coordinate would be found in half of all "
+            "cases",
+        ]
+        if refused := ", ".join(self.refused):
+            lines.append(f"not legal here: {refused}")
+        return lines
 
-        return as_text(self)
+    def __str__(self) -> str:
+        return as_text(self.rows, self.notes())
 
 
 def variance_ratio(a: Row, b: Row, z: float = 2.576) -> tuple[float, float]:

@@ -1,10 +1,11 @@
-"""The comparison as text: `as_text(comparison) -> str`, one estimator a line, and below it how it was measured."""
+"""Rows of the lab as text: `as_text(rows, notes) -> str`, one estimator a line, and below it how it was measured."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from pathscore.gradients.results import MAX_Z, Comparison, Row
+from pathscore.gradients.records import Row
 
 HEADER = ("estimator", "", "max |z|", "p", "variance", "× best", "SNR", "cosine", "evals", "ms", "var × time")
 WHAT = {
@@ -13,14 +14,14 @@ WHAT = {
 }
 
 
-def as_text(comparison: Comparison) -> str:
+def as_text(rows: Sequence[Row], notes: Sequence[str]) -> str:
     """The table and its notes, for a terminal."""
-    return "\n".join([grid(comparison), "", *notes(comparison)])
+    return "\n".join([grid(rows), "", *notes])
 
 
-def grid(comparison: Comparison) -> str:
+def grid(rows: Sequence[Row]) -> str:
     """The table alone."""
-    cells = [HEADER, *(_cells(row) for row in comparison.rows)]
+    cells = [HEADER, *(_cells(row) for row in rows)]
     shown = [i for i, column in enumerate(zip(*cells[1:], strict=True)) if set(column) not in ({"—"}, {""})]
     cells = [tuple(line[i] for i in shown) for line in cells]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -28,21 +29,6 @@ def grid(comparison: Comparison) -> str:
     return "\n".join(
         "  ".join(side(c, w) for side, c, w in zip(sides, line, widths, strict=True)).rstrip() for line in cells
     )
-
-
-def notes(comparison: Comparison) -> list[str]:
-    """What the numbers mean, in lines."""
-    rows = comparison.rows
-    learned = f"; learned parts trained for {comparison.warmup} steps, then frozen" if comparison.warmup else ""
-    worst = max(row.detectable_bias for row in rows)
-    lines = [
-        f"{comparison.replicates:,} gradients each (--elbo {comparison.elbo}) by {WHAT[comparison.of]}{learned}",
-        f"held against: {comparison.reference.source}",
-        f"|z| > {MAX_Z} is bias; a bias of {worst:.2g} in the noisiest coordinate would be found in half of all cases",
-    ]
-    if refused := ", ".join(comparison.refused):
-        lines.append(f"not legal here: {refused}")
-    return lines
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from pathscore.errors import UsageError
 
-HOME = Path(__file__).resolve().parent.parent
+HOME = Path(__file__).resolve().parents[2]
 
 
 def programs() -> tuple[ModuleType, ModuleType]:

@@ -6,8 +6,8 @@ from functools import partial
 import numpy as np
 
 from pathscore.diagnostics import curves
-from pathscore.reports.entries import APART, Entry, paired
 from pathscore.diagnostics.subject import Picture, Section, Table
+from pathscore.reports.entries import APART, Entry, paired
 
 
 def sections(entries: Sequence[Entry], samples: int) -> list[Section]:

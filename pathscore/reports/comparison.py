@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 
 from pathscore import evaluation
+from pathscore.diagnostics.page import render
+from pathscore.errors import UsageError
+from pathscore.reports import comparing
 from pathscore.reports.diagnosing import plain
 from pathscore.reports.entries import Entry, labels
-from pathscore.diagnostics.page import render
 from pathscore.runs.opening import Run, open_run, scratch_store
-from pathscore.reports import comparing
-from pathscore.errors import UsageError
 from pathscore.runs.rundir import make, write_text
 
 PAGE, NUMBERS = "comparison.html", "comparison.json"

@@ -17,10 +17,10 @@ from pathscore.diagnostics.arviz import to_arviz
 from pathscore.diagnostics.examining import sections_of
 from pathscore.diagnostics.page import Drawn, draw_all, render
 from pathscore.diagnostics.palette import LIGHT
-from pathscore.runs.opening import Run, open_run, scratch_store
-from pathscore.reports import gradients, training
 from pathscore.diagnostics.subject import Effort, Section, Subject
 from pathscore.errors import RunDirError
+from pathscore.reports import gradients, training
+from pathscore.runs.opening import Run, open_run, scratch_store
 from pathscore.runs.rundir import write_text
 
 NOTEBOOK = """\

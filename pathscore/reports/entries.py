@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from pathscore.runs.opening import Run
 from pathscore.reports.gradients import TABLE, read_rows
+from pathscore.runs.opening import Run
 
 UNSEEN = ("threads", "device", "data_dir", "eval_samples", "track_variance")
 """Settings that do not change what was trained."""

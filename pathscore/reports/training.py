@@ -4,8 +4,8 @@ import json
 from functools import partial
 
 from pathscore.diagnostics import curves
-from pathscore.runs.opening import Run
 from pathscore.diagnostics.subject import Picture, Section, Table
+from pathscore.runs.opening import Run
 
 CHOICES = (
     "dataset",

@@ -13,18 +13,18 @@ import torch
 from pyro.infer import ELBO
 from torch import nn
 
+from pathscore.compiling.compiled_elbo import compiled
 from pathscore.config import OPTIONS, SMALL_WIDTH, Config
 from pathscore.data import Dataset, check_values, default_binarize, load_dataset, load_file
 from pathscore.data.epochs import binarize
-from pathscore.elbos import ELBOS, KLWeight, kl_weighted, make_elbo
-from pathscore.compiling.compiled_elbo import compiled
+from pathscore.elbos import ELBOS, KLWeight, kl_weighted, make_elbo, refusal
 from pathscore.elbos.site import SiteELBO
 from pathscore.errors import UsageError
 from pathscore.estimators import parse
 from pathscore.programs.lookup import programs
 from pathscore.runs.memory import refuse_too_big
-from pathscore.svi.optimiser import OptimizerSpec
 from pathscore.svi import SVI
+from pathscore.svi.optimiser import OptimizerSpec
 
 SUMMED_STATES = 256
 """Joint states that an "auto" layer is kept to under an objective which sums them out."""
@@ -72,6 +72,12 @@ def assemble(config: Config) -> Assembly:
     svi = SVI(*pair, optimizer(config, steps, per_epoch), elbo, per_datum=True)
     explanation = explain(svi, binarize(dataset.x[:4], config.binarize or "none"))
     return Assembly(config, dataset, model, guide, weight, svi, steps, explanation)
+
+
+def test_set(job: Assembly) -> torch.Tensor:
+    """The held-out data as the likelihood scores them, the same whatever the training set was drawn anew for."""
+    mode = job.config.binarize or "none"
+    return binarize(job.dataset.x_test, "static" if mode == "dynamic" else mode)
 
 
 def objective(config: Config) -> ELBO:
@@ -160,21 +166,28 @@ def summed_states(config: Config, models: ModuleType) -> int:
 
 def refuse_pair(config: Config, models: ModuleType) -> None:
     """Raise UsageError, with the legal list, where the objective is wrong for the model."""
-    if reason := why_not(config, models):
-        legal = [name for name in ELBOS if not why_not(replace(config, elbo=name), models)]
-        rest = f" (legal here: {', '.join(legal)})" if legal else ""
-        raise UsageError(f"--elbo {config.elbo} with --latent {config.latent}: {reason}{rest}")
+    if reason := refusal(config.elbo, layers_of(config, models), **circumstances(config)):
+        raise UsageError(f"--elbo {config.elbo} with --latent {config.latent}: {reason}")
 
 
 def why_not(config: Config, models: ModuleType) -> str | None:
     """Why the objective of a settled configuration is wrong for its model; None where it is right."""
-    return ELBOS[config.elbo].refusal(
-        [models.LATENTS[config.latent](size, config.classes) for size in config.layers or ()],
-        guide=config.guide,
-        particles=config.particles,
-        batch_size=config.batch_size,
-        kl_weighted=weighted(config),
-    )
+    return ELBOS[config.elbo].refusal(layers_of(config, models), **circumstances(config))
+
+
+def layers_of(config: Config, models: ModuleType) -> list[Any]:
+    """The families of the layers of a settled configuration."""
+    return [models.LATENTS[config.latent](size, config.classes) for size in config.layers or ()]
+
+
+def circumstances(config: Config) -> dict[str, Any]:
+    """What else the rules of `Objective.refusal` ask about."""
+    return {
+        "guide": config.guide,
+        "particles": config.particles,
+        "batch_size": config.batch_size,
+        "kl_weighted": weighted(config),
+    }
 
 
 def weighted(config: Config) -> bool:

@@ -11,16 +11,16 @@ from typing import Any
 
 from torch import Tensor
 
-from pathscore.runs import rundir
 from pathscore.elbos import ELBOS
 from pathscore.errors import RunDirError, UsageError
+from pathscore.evaluation.validation import evaluating
 from pathscore.gradients.lab import Specs
 from pathscore.gradients.measure import measure
 from pathscore.gradients.pictures import save
 from pathscore.gradients.replicates import Pair
 from pathscore.gradients.results import Comparison
 from pathscore.gradients.table import grid
-from pathscore.evaluation.validation import evaluating
+from pathscore.runs import rundir
 
 SHORT = ("pathwise", "stl", "score", "score-avg", "rloo", "disarm", "rebar")
 """What a training run's table compares, as far as legal; the run's own estimator comes first."""
@@ -92,6 +92,6 @@ def finish(job: Any, x: Tensor, directory: Path) -> str:
         raise RunDirError(f"cannot write {directory / PICTURE}: {error.strerror or error}") from None
     return (
         f"how the gradient got through the sampling step ({comparison.replicates:,} draws each, --elbo "
-        f"{comparison.elbo})\n{grid(comparison)}\n"
+        f"{comparison.elbo})\n{grid(comparison.rows)}\n"
         f"held against the {comparison.reference.source}; all estimators: pathscore gradients {directory}"
     )

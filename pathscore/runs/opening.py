@@ -16,11 +16,10 @@ import pyro
 import torch
 from torch import nn
 
-from pathscore.runs import checkpoint, rundir
-from pathscore.runs.assembly import Assembly, assemble
 from pathscore.config import Config
 from pathscore.errors import RunDirError
-from pathscore.command.train import test_set
+from pathscore.runs import checkpoint, rundir
+from pathscore.runs.assembly import Assembly, assemble, test_set
 from pathscore.runs.metrics import read_metrics
 
 

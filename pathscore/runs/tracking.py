@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from pathscore.gradients.lab import Lab, read_estimators
-from pathscore.runs.measuring import DATA, settings_of
-from pathscore.machine.streams import beside
 from pathscore.evaluation.validation import evaluating
+from pathscore.gradients.lab import Lab, read_estimators
+from pathscore.machine.streams import beside
+from pathscore.runs.measuring import DATA, settings_of
 
 ADAPT = 20
 REPLICATES = 200

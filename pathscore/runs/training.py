@@ -15,18 +15,18 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from pathscore.runs import checkpoint
-from pathscore.machine import streams
 from pathscore.data.batches import Batches
 from pathscore.data.epochs import binarize
 from pathscore.elbos.kl_weight import KLWeight
 from pathscore.errors import NumericsError, RunDirError, UsageError
-from pathscore.svi.joint_optim import JointOptim
+from pathscore.evaluation.validation import validate
+from pathscore.machine import streams
+from pathscore.machine.signals import Interrupted, Wish, caught
+from pathscore.runs import checkpoint
 from pathscore.runs.metrics import Metrics
 from pathscore.runs.records import Fitted, Position, Training
-from pathscore.machine.signals import Interrupted, Wish, caught
 from pathscore.svi import SVI
-from pathscore.evaluation.validation import validate
+from pathscore.svi.joint_optim import JointOptim
 
 METRICS = "metrics.jsonl"
 

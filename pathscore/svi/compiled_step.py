@@ -1,67 +1,69 @@
-"""A step of `SVI` through a compiled graph: `compiled_step(svi, args, kwargs) -> loss | None`.
+"""A step of `SVI` through a compiled graph: `compiled_step(parameters, compiled, optim, …) -> (loss, norm) | None`.
 
 Forward and backward pass, the norm of the gradient and the estimators' learned state are one graph; the optimiser's
 fused kernel follows. No Pyro handler runs, and one number is read back (the norm, which says that all is finite).
 """
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
+from pyro.optim import PyroOptim
 from torch import Tensor
 
-from pathscore.machine import streams
+from pathscore.compiling.compiled_elbo import CompiledELBO
 from pathscore.compiling.compiled_graph import CompiledGraph, Losses
+from pathscore.machine import streams
 from pathscore.svi.joint_optim import JointOptim
-
-if TYPE_CHECKING:
-    from pathscore.svi import SVI
+from pathscore.svi.parameters import Parameters
 
 
-def compiled_step(svi: "SVI", args: tuple, kwargs: dict) -> float | Losses | None:
-    """One gradient step; the loss, or None, with nothing changed, where the step must run eagerly.
+def compiled_step(
+    parameters: Parameters, compiled: CompiledELBO, optim: PyroOptim, args: tuple, kwargs: dict, scale: float
+) -> tuple[float | Losses, float] | None:
+    """One gradient step: the objective's loss, and the norm of `scale` × its gradient.
 
-    A step that is not finite runs again eagerly, from the same random stream: that names the site at fault.
+    Returns None, with nothing changed, where the step must run eagerly. A step that is not finite runs again eagerly,
+    from the same random stream: that names the site at fault.
     """
-    graph = _graph(svi, args, kwargs)
-    if graph is None or svi.compiled is None:
+    graph = _graph(parameters, compiled, optim, args, kwargs, scale)
+    if graph is None:
         return None
     stream = streams.read(graph.device)
-    found = svi.compiled.evaluate(graph, args, kwargs)
+    found = compiled.evaluate(graph, args, kwargs)
     if found is None:
         return None
     losses, norm, gradients = found
     if not math.isfinite(norm) or not all(map(math.isfinite, losses)):
         streams.write(stream, graph.device)
         return None
-    svi.gradient_norm = norm * graph.scale
-    if isinstance(svi.optim, JointOptim):
-        svi.optim.update(graph.trained, gradients, svi.gradient_norm)
+    norm *= graph.scale
+    if isinstance(optim, JointOptim):
+        optim.update(graph.trained, gradients, norm)
     else:
-        _foreign_step(svi, graph.trained, gradients)
-    svi.steps += 1
-    return losses[0] if graph.single else losses
+        _foreign_step(parameters, optim, graph.trained, gradients)
+    return losses[0] if graph.single else losses, norm
 
 
-def _foreign_step(svi: "SVI", parameters: list[Tensor], gradients: list[Tensor]) -> None:
+def _foreign_step(parameters: Parameters, optim: Any, trained: list[Tensor], gradients: list[Tensor]) -> None:
     """A step of Pyro's own optimisers, which find gradients in `.grad` and names in the store."""
-    for parameter, gradient in zip(parameters, gradients, strict=True):
+    for parameter, gradient in zip(trained, gradients, strict=True):
         parameter.grad = gradient
-    with svi.scope():
-        svi.optim(parameters)
-    for parameter in parameters:
+    with parameters.scope():
+        optim(trained)
+    for parameter in trained:
         parameter.grad = None
 
 
-def _graph(svi: "SVI", args: tuple, kwargs: dict) -> CompiledGraph | None:
-    compiled = svi.compiled
-    assert compiled is not None
-    graph = compiled.ready(svi.model, svi.guide, args, kwargs)
+def _graph(
+    parameters: Parameters, compiled: CompiledELBO, optim: PyroOptim, args: tuple, kwargs: dict, scale: float
+) -> CompiledGraph | None:
+    model, guide = parameters.model, parameters.guide
+    graph = compiled.ready(model, guide, args, kwargs)
     if graph is not None:
         return graph
-    scale = 1.0 / len(args[0]) if svi.per_datum else 1.0
-    with svi.scope():
-        graph = compiled.graph(svi.model, svi.guide, args, kwargs, svi.parameters().values(), scale)
-        svi.recorder.forget()
-    if graph is None or (isinstance(svi.optim, JointOptim) and not all(map(svi.optim.holds, graph.trained))):
+    with parameters.scope():
+        graph = compiled.graph(model, guide, args, kwargs, parameters.named().values(), scale)
+        parameters.recorder.forget()
+    if graph is None or (isinstance(optim, JointOptim) and not all(map(optim.holds, graph.trained))):
         return None
     return graph

@@ -1,47 +1,45 @@
-"""What the first step of a run shows: `check(svi)` refuses what would train wrongly, or not at all, in silence.
+"""What the first step of a run shows: `check(parameters, elbo)` refuses what would silently train wrongly.
 
 Runs on the gradients and the sample messages of that step, before the optimiser moves anything. `explain` turns Pyro's
 several-line complaint about shapes into one line that names the missing plate.
 """
 
 import re
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pathscore.elbos import ELBOS
 from pathscore.errors import UsageError
 from pathscore.programs.recorder import plain_name
-
-if TYPE_CHECKING:
-    from pathscore.svi import SVI
+from pathscore.svi.parameters import Parameters
 
 SHAPE_COMPLAINT = re.compile(r'at site "(.*)", invalid log_prob shape\s+Expected \[(.*)\], actual \[(.*)\]')
 
 
-def check(svi: "SVI") -> None:
+def check(parameters: Parameters, elbo: Any, require_gradients: bool = True) -> None:
     """Raise UsageError: nothing to train, a parameter without gradient, a program that Pyro's objective gets wrong."""
-    params = svi.parameters()
+    params = parameters.named()
     if not params:
         raise UsageError(
             "nothing to train: neither model nor guide registers a parameter; "
             "call pyro.module(name, module) or pyro.param(name, value) inside them"
         )
-    _check_objective(svi)
+    _check_objective(parameters, elbo)
     missing = [plain_name(name) for name, p in params.items() if p.requires_grad and p.grad is None]
-    if missing and svi.require_gradients:
+    if missing and require_gradients:
         raise UsageError(
             f"no gradient reaches {', '.join(missing[:5])}{' and others' * (len(missing) > 5)}: use it in the "
             "program, freeze it with requires_grad_(False), or pass require_gradients=False"
         )
 
 
-def _check_objective(svi: "SVI") -> None:
+def _check_objective(parameters: Parameters, elbo: Any) -> None:
     kinds = {entry.kind: entry for entry in ELBOS.values()}
-    entry = next((kinds[cls] for cls in type(svi.elbo).__mro__ if cls in kinds), None)
+    entry = next((kinds[cls] for cls in type(elbo).__mro__ if cls in kinds), None)
     if entry is None:
         return
-    if entry.stock_fault and type(svi.elbo) is entry.kind:
+    if entry.stock_fault and type(elbo) is entry.kind:
         raise UsageError(f"{entry.kind.__name__} is wrong, {entry.stock_fault}: use make_elbo({entry.name!r})")
-    why = entry.program_refusal(svi.recorder.sampled())
+    why = entry.program_refusal(parameters.recorder.sampled())
     if why:
         raise UsageError(f"{entry.kind.__name__} is wrong for this program: {why}")
 

@@ -6,29 +6,28 @@ the optimiser moves; and the first step names every parameter that no gradient r
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import chain
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pyro
 import pyro.infer
 import torch
-from pyro import poutine
-from pyro.params.param_store import ParamStoreDict
 from torch import Tensor, nn
 
-from pathscore.svi.compiled_step import compiled_step
 from pathscore.compiling.compiled_elbo import CompiledELBO
 from pathscore.errors import NumericsError, PathscoreError, UsageError
-from pathscore.svi.first_step import check, explain
 from pathscore.machine.foreach import gradient_norm, scale_gradients
 from pathscore.machine.heap import keep_freed_memory
+from pathscore.machine.streams import beside
+from pathscore.programs.recorder import plain_name
+from pathscore.svi.compiled_step import compiled_step
+from pathscore.svi.first_step import check, explain
 from pathscore.svi.joint_optim import JointOptim
 from pathscore.svi.numerics import blame, finite, kind_of
 from pathscore.svi.optimiser import as_optim
-from pathscore.programs.recorder import Recorder, plain_name
-from pathscore.svi.state import restore, state_of
+from pathscore.svi.parameters import Parameters
+from pathscore.svi.state import fits, restore, state_of
 
 VALIDATE = ("first", "always", "never")
 
@@ -73,31 +72,15 @@ class SVI(pyro.infer.SVI):
         self.require_gradients = require_gradients
         self.steps = 0
         self.gradient_norm = float("nan")
-        self.recorder = Recorder()
-        self._store = vars(ParamStoreDict())
-        self._open = False
+        self._own = Parameters(model, guide, lambda: getattr(self.elbo, "estimators", None))
+        self.recorder = self._own.recorder
         self._first = True
         self._loose: list[tuple[str, Tensor]] = []  # parameters that the optimiser does not hold
         self._changes = -1  # of the recorder, when they were listed
 
-    @contextmanager
-    def scope(self) -> Iterator[None]:
+    def scope(self) -> AbstractContextManager[None]:
         """Run programs with this object's parameters: `with svi.scope(): guide(x)`. Nests freely."""
-        if self._open:
-            yield
-            return
-        store = pyro.get_param_store()
-        outside = vars(store).copy()
-        vars(store).update(self._store)  # whole: `set_state` enters parameters one by one, which a small step feels
-        self._open = True
-        try:
-            with self.recorder:
-                yield
-        finally:
-            self._open = False
-            store.get_state()  # takes weak references off parameters, which could not be pickled with them
-            self._store = vars(store).copy()
-            vars(store).update(outside)
+        return self._own.scope()
 
     def step(self, *args, **kwargs) -> Any:
         """One gradient step.
@@ -106,8 +89,10 @@ class SVI(pyro.infer.SVI):
         `per_datum`.
         """
         if self.compiled is not None and not self._first:
-            loss = compiled_step(self, args, kwargs)
-            if loss is not None:
+            found = compiled_step(self._own, self.compiled, self.optim, args, kwargs, self._scale(args))
+            if found is not None:
+                loss, self.gradient_norm = found
+                self.steps += 1
                 return self._scaled(loss, args)
         if self._first:
             self.begin(args, kwargs)
@@ -116,11 +101,9 @@ class SVI(pyro.infer.SVI):
             try:
                 loss = self._gradients(*args, **kwargs)
                 self.adopt()
-                self._advance(loss, 1.0 / len(args[0]) if self.per_datum else 1.0)
+                self._advance(loss, self._scale(args))
             finally:
-                self.recorder.forget()
-                for parameter in self.parameters().values():
-                    parameter.grad = None
+                self._own.drop_gradients()
         self.steps += 1
         self._first = False
         return self._scaled(loss, args)
@@ -134,29 +117,37 @@ class SVI(pyro.infer.SVI):
 
     def parameters(self) -> dict[str, Tensor]:
         """Every parameter met so far, unconstrained, by its name in the program; estimators' as "estimators.…"."""
-        own = getattr(self.elbo, "estimators", None)
-        named = own.named_parameters(prefix="estimators") if isinstance(own, nn.Module) else ()
-        return {**self.recorder.params, **dict(named)}
+        return self._own.named()
 
     def modules(self) -> dict[str, nn.Module]:
         """The modules whose state belongs to this run: "model", "guide", "estimators", where there are such."""
-        candidates = {
-            "model": _module_of(self.model),
-            "guide": _module_of(self.guide),
-            "estimators": getattr(self.elbo, "estimators", None),
-        }
-        return {name: module for name, module in candidates.items() if isinstance(module, nn.Module)}
+        return self._own.modules()
+
+    def device(self) -> torch.device:
+        """Where the first parameter lives; the CPU before there is one."""
+        return self._own.device()
 
     def state_dict(self) -> dict[str, Any]:
-        """Parameters, buffers, optimiser and steps as tensors and plain values, for `torch.save`. See `restore`."""
-        return state_of(self)
+        """Parameters, buffers, optimiser and steps as tensors and plain values, for `torch.save`.
+
+        The tensors are the live ones, as in torch: copy them to keep a state while training goes on.
+
+        Raises: UsageError under a foreign `PyroOptim`, whose state is kept per tensor.
+        """
+        return {"steps": self.steps, **state_of(self._own, self.optim)}
 
     def load_state_dict(self, state: dict[str, Any], *args) -> None:
-        """Continue from `state_dict`. `args`: an example batch, for programs that make parameters when first run.
+        """Continue from `state_dict`; nothing is changed when it does not fit.
+
+        args: an example batch. Programs that make parameters when they first run (autoguides, `pyro.param`, some
+            estimators) are run with it once, beside the random stream, before the values are put in place.
 
         Raises: UsageError naming what is missing, unexpected or of another shape.
         """
-        restore(self, state, args)
+        if args and (self.compiled is not None or not fits(self._own, state)):
+            self._rehearse(args)
+        restore(self._own, self.optim, state)
+        self.resume(int(state["steps"]), args)
 
     def resume(self, steps: int, args: tuple) -> None:
         """Stand where a run stood after so many steps; `args`: a batch of the shape that its first step had, or ()."""
@@ -166,10 +157,14 @@ class SVI(pyro.infer.SVI):
             self.begin(args, {})
             self._first = False
 
-    def device(self) -> torch.device:
-        """Where the first parameter lives; the CPU before there is one."""
-        modules = (p for module in self.modules().values() for p in module.parameters())
-        return next((p.device for p in chain(self.recorder.params.values(), modules)), torch.device("cpu"))
+    def _rehearse(self, args: tuple) -> None:
+        """One pass of the programs, which makes their parameters; no optimiser step, and the random stream stays."""
+        try:
+            with self.scope(), beside(self.device()), pyro.validation_enabled(False):
+                self.loss_and_grads(self.model, self.guide, *args)
+                self.adopt()
+        finally:
+            self._own.drop_gradients()
 
     def _gradients(self, *args, **kwargs) -> Any:
         try:
@@ -212,7 +207,7 @@ class SVI(pyro.infer.SVI):
 
     def _advance(self, loss: Any, scale: float) -> None:
         if self._first:
-            check(self)
+            check(self._own, self.elbo, self.require_gradients)
         if not all(math.isfinite(part) for part in (loss if isinstance(loss, tuple) else (loss,))):
             raise NumericsError(f"step {self.steps + 1}: the loss is {loss}{blame(self.recorder) or ''}")
         trained = [p for p in self._trained() if p.grad is not None]
@@ -239,6 +234,9 @@ class SVI(pyro.infer.SVI):
         names = ", ".join(plain_name(name) for name, _ in bad[:3])
         return f"the gradient of {names} is {kind_of(bad[0][1])} (the loss is finite){blame(self.recorder) or ''}"
 
+    def _scale(self, args: tuple) -> float:
+        return 1.0 / len(args[0]) if self.per_datum else 1.0
+
     def _scaled(self, loss: Any, args: tuple) -> Any:
         if not self.per_datum:
             return loss
@@ -250,9 +248,3 @@ def _numbers(loss: Any) -> Any:
     if isinstance(loss, tuple):
         return type(loss)(float(part) for part in loss)
     return float(loss)
-
-
-def _module_of(program: Callable) -> Any:
-    """The module behind a program: itself, what handlers wrap, or the object whose method it is."""
-    program = poutine.unwrap(program)
-    return program if isinstance(program, nn.Module) else getattr(program, "__self__", None)

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from pathscore.runs import assembly
-from pathscore.command import cli, train as job
+from pathscore.command import cli
 from pathscore.command.arguments import ALL, Invocation, parse
-from pathscore.config.choices import CHOICES
 from pathscore.config import Config
+from pathscore.config.choices import CHOICES
 from pathscore.errors import NumericsError
+from pathscore.runs import assembly, job
 from pathscore.runs.rundir import create, write_config
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def python(*words: str, **kwargs) -> subprocess.CompletedProcess:
@@ -109,7 +109,8 @@ def test_help_lists_every_flag_and_choice_within_a_second_and_without_torch():
 
 def test_a_near_miss_does_not_wait_for_torch():
     code = (
-        "import sys; from pathscore.command.cli import main; main(['train', '--elbo', 'x']); sys.exit('torch' in sys.modules)"
+        "import sys; from pathscore.command.cli import main; main(['train', '--elbo', 'x']); "
+        "sys.exit('torch' in sys.modules)"
     )
     assert python("-c", code).returncode == 0
 

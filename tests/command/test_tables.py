@@ -6,14 +6,16 @@ import pytest
 
 import guides
 import models
-from pathscore.command import cli, train as job, tables as matrix
+from pathscore.command import cli
+from pathscore.command import tables as matrix
+from pathscore.compiling.compiled_elbo import WHEN
 from pathscore.config.choices import CHOICES
 from pathscore.data import BINARIZE, DATASETS, load_dataset
 from pathscore.elbos import ELBOS
-from pathscore.compiling.compiled_elbo import WHEN
 from pathscore.elbos.site import KLS
 from pathscore.elbos.vimco import FILLS
 from pathscore.estimators import ESTIMATORS
+from pathscore.runs import job
 from pathscore.svi.optimiser import OPTIMIZERS
 from pathscore.svi.schedules import SCHEDULES
 

@@ -16,13 +16,13 @@ from torch import nn
 from training_runs import training, weights
 
 from pathscore.command import cli
-from pathscore.elbos import KLWeight, make_elbo
 from pathscore.compiling.compiled_elbo import AUTO_STEPS, CompiledELBO, EagerWarning, compiled
 from pathscore.compiling.inductor import build
+from pathscore.elbos import KLWeight, make_elbo
 from pathscore.errors import NumericsError
 from pathscore.estimators import ESTIMATORS
-from pathscore.svi import SVI
 from pathscore.runs.training import Loop
+from pathscore.svi import SVI
 
 SHORT = ["--steps", "30", "--layers", "3", "--hidden", "8", "--eval-samples", "10", "--batch-size", "700"]
 

@@ -10,9 +10,9 @@ from compiled_cases import legal_cells, legal_estimators
 
 from guides import AmortizedGuide
 from models import VAE
-from pathscore.elbos import make_elbo
 from pathscore.compiling.compiled_elbo import CompiledELBO, EagerWarning
 from pathscore.compiling.inductor import OPTIONS
+from pathscore.elbos import make_elbo
 from pathscore.estimators import ESTIMATORS
 from pathscore.svi import SVI
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pathscore.config.choices import CHOICES
-from pathscore.config import OPTIONS, SIZES, SMALL_WIDTH, Config
-from pathscore.errors import PathscoreError, RunDirError, UsageError
+from pathscore.config.config import OPTIONS, SIZES, SMALL_WIDTH, Config
 from pathscore.config.options import KINDS
+from pathscore.errors import PathscoreError, RunDirError, UsageError
 from pathscore.runs.rundir import create, read_config, write_config
 
 NUMBERS = st.floats(1e-6, 0.9)

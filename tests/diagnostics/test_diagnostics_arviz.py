@@ -21,8 +21,8 @@ from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 from guides import AmortizedGuide
 from models import LATENTS, VAE
 from pathscore.diagnostics import mcmc_to_arviz, to_arviz
-from pathscore.reports.diagnosing import NOTEBOOK
 from pathscore.errors import NumericsError, UsageError
+from pathscore.reports.diagnosing import NOTEBOOK
 
 GROUPS = {
     "posterior",
@@ -301,7 +301,7 @@ def test_the_file_opens_in_arviz_in_a_notebook(kernel, tmp_path):
     """What the documentation and the page tell people to type, in a real kernel: a table and a picture come out."""
     model, guide, x = belief_net(rows=4)
     to_arviz(model, guide, x, 30, path=tmp_path / "posterior.nc", seed=0).close()
-    text = (Path(__file__).parents[1] / "docs" / "diagnostics.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "diagnostics.md").read_text(encoding="utf-8")
     told = next(block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "from_netcdf" in block)
     typed = [told.replace('"z1"', '"z"'), NOTEBOOK.format(path="posterior.nc", site="z")]
     cells = [code.replace("az.summary(", "table = az.summary(") + "\nprint(len(table), 'rows')" for code in typed]

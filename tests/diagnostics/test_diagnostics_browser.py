@@ -6,8 +6,9 @@ from browser import browser, chromium
 from diagnostics_cases import belief_net
 
 from pathscore.command.cli import main
-from pathscore.diagnostics import Effort, compare, examine
+from pathscore.diagnostics import Effort, examine
 from pathscore.diagnostics.page import render
+from pathscore.reports import compare
 
 IMAGES = "[...document.images].map(i => [i.complete, i.naturalWidth, i.currentSrc.length])"
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"

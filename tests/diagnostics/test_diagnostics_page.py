@@ -12,10 +12,10 @@ from pathscore.diagnostics import curves, latent_plots, plots
 from pathscore.diagnostics.page import render
 from pathscore.diagnostics.palette import DARK, LIGHT, panels, png
 from pathscore.diagnostics.reliability import curve
-from pathscore.reports.gradients import read_rows
-from pathscore.reports.gradients import section as gradients
 from pathscore.diagnostics.subject import Picture, Section, Table
 from pathscore.diagnostics.verdicts import judge, not_computed
+from pathscore.reports.gradients import read_rows
+from pathscore.reports.gradients import section as gradients
 
 
 def picture(name="p"):

@@ -13,12 +13,12 @@ import re
 import pytest
 from diagnostics_cases import FAULTS, linear_gaussian
 
+from pathscore.command.diagnose import DiagnoseRequest
+from pathscore.command.tables import objectives
 from pathscore.config import Config
 from pathscore.diagnostics import Effort, examine
-from pathscore.command.diagnose import DiagnoseRequest
 from pathscore.diagnostics.rules import RULES
 from pathscore.diagnostics.verdicts import judge, overall
-from pathscore.command.tables import objectives
 
 EFFORT = Effort(draws=400, replicates=400, gap_points=20, gap_steps=100, chain_points=0)
 ALL = ["importance", "gaps", "calibration", "latent", "predictive"]

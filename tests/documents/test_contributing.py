@@ -11,7 +11,7 @@ from pathscore.elbos.site import SiteELBO
 
 
 def example() -> dict:
-    text = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
     (source,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert source.count("\n") < 60
     namespace: dict = {}

@@ -11,7 +11,7 @@ from pathscore import diagnostics
 from pathscore.diagnostics import DIAGNOSTICS
 from pathscore.diagnostics.rules import RULES
 
-TEXT = (Path(__file__).parents[1] / "docs" / "diagnostics.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[2] / "docs" / "diagnostics.md").read_text(encoding="utf-8")
 
 
 def test_the_tables_are_those_of_the_code():

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pathscore.estimators import ESTIMATORS
 from pathscore.command.gradients import RunRequest, ToyRequest
 from pathscore.command.words import read_words
+from pathscore.estimators import ESTIMATORS
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")

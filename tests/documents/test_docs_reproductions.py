@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-PATH = Path(__file__).resolve().parent.parent / "docs" / "reproductions.py"
+PATH = Path(__file__).resolve().parents[2] / "docs" / "reproductions.py"
 
 
 def test_stretches_are_means_of_what_was_logged():

@@ -11,7 +11,7 @@ from pathscore.command.arguments import parse
 from pathscore.command.cli import VERBS
 from pathscore.errors import UsageError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -11,8 +11,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pathscore.elbos import make_elbo, weights
 from pathscore.compiling.capture import capture
+from pathscore.elbos import make_elbo, weights
 from pathscore.elbos.importance import ImportanceELBO
 from pathscore.elbos.weights import without_negligible
 

@@ -9,6 +9,7 @@ from objective_normals import Line, Mixed
 from pyro import poutine
 from pyro.distributions.testing.rejection_gamma import ShapeAugmentedGamma
 
+from models.latents import latent_layers
 from pathscore.command import cli
 from pathscore.elbos import ELBOS, make_elbo, refusal
 from pathscore.elbos.dreg import DReG
@@ -171,7 +172,7 @@ def test_dreg_without_a_path():
     refused(DReG(num_particles=2), Bit(2).model, Bit(2).guide, "there is none .z.: use --elbo vimco")
     case = Mixed(2)
     assert DReG(num_particles=2).loss_and_grads(case.model, case.guide)
-    assert "no path: use vimco" in refusal("dreg", "bernoulli", particles=5)
+    assert "no path: use vimco" in refusal("dreg", latent_layers("bernoulli", (16,)), particles=5)
 
 
 def test_dreg_with_half_a_path():
@@ -207,7 +208,7 @@ def test_options():
 
 def test_stock_refusals_point_to_them():
     for entry, right in (("renyi", "vr, iwae or vimco"), ("rws", "wake-sleep")):
-        why = refusal(entry, "bernoulli", batch_size=64, particles=5)
+        why = refusal(entry, latent_layers("bernoulli", (16,)), batch_size=64, particles=5)
         assert right in why and all(name in why for name in ("iwae", "vimco", "wake-sleep"))
     assert {"iwae", "vimco", "ovis", "dreg", "vr", "wake-sleep"} <= set(ELBOS)
 

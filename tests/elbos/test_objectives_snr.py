@@ -1,6 +1,6 @@
 """How fast the guide's gradient drowns: signal-to-noise over K, and what control variates take off the noise.
 
-`pytest tests/test_objectives_snr.py -s` prints the tables of docs/objectives.md.
+`pytest tests/elbos/test_objectives_snr.py -s` prints the tables of docs/objectives.md.
 """
 
 from itertools import pairwise

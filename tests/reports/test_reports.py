@@ -10,13 +10,14 @@ import pytest
 import torch
 import xarray
 
-from pathscore.runs import checkpoint
-from pathscore.command.cli import main
-from pathscore.diagnostics import Effort, compare, diagnose, examine
 from pathscore.command import diagnose as command
-from pathscore.reports.entries import paired
-from pathscore.runs.opening import open_run, scratch_store
+from pathscore.command.cli import main
+from pathscore.diagnostics import Effort, examine
 from pathscore.errors import NumericsError, RunDirError, UsageError
+from pathscore.reports import compare, diagnose
+from pathscore.reports.entries import paired
+from pathscore.runs import checkpoint
+from pathscore.runs.opening import open_run, scratch_store
 
 QUICK = Effort(
     points=40, draws=40, replicates=80, gap_points=4, gap_steps=5, chain_points=0, check_draws=9, predictive_draws=5

@@ -21,15 +21,16 @@ from torch import nn
 from torch.distributions import constraints
 from training_runs import data, equal, make, weights
 
-from pathscore.runs import checkpoint
+from models.latents import latent_layers
 from pathscore.elbos import ELBOS, legal
 from pathscore.errors import RunDirError, UsageError
-from pathscore.svi.optimiser import OptimizerSpec
+from pathscore.runs import checkpoint
 from pathscore.runs.records import Position
 from pathscore.svi import SVI
+from pathscore.svi.optimiser import OptimizerSpec
 
-ROOT = Path(__file__).resolve().parent.parent
-GOLDEN = ROOT / "tests" / "golden"
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests" / "runs" / "golden"
 PAYLOAD = {"x": torch.arange(6.0), "plain": {"a": (1, 2.5, "b", None, True), "b": [1]}}
 
 
@@ -109,7 +110,7 @@ class TestFile:
         """A limit on file sizes stands in for the full disk: the write itself fails half-way."""
         checkpoint.save(tmp_path, {"n": 1})
         code = (
-            "import resource, signal, sys, torch; from pathlib import Path; from pathscore import checkpoint\n"
+            "import resource, signal, sys, torch; from pathlib import Path; from pathscore.runs import checkpoint\n"
             "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
             "try: checkpoint.save(Path(sys.argv[1]), {'x': torch.ones(100_000)})\n"
@@ -231,7 +232,7 @@ class TestState:
     def test_every_legal_objective_and_latent_resumes(self):
         x = data().round()[:1]
         for latent in ("normal", "bernoulli", "categorical"):
-            for name in legal(latent, (4,), classes=3):
+            for name in legal(latent_layers(latent, (4,), 3)):
                 runs = [make(latent, name, particles=ELBOS[name].min_particles) for _ in range(2)]
                 torch.manual_seed(1)
                 for _ in range(2):
@@ -287,7 +288,7 @@ class TestState:
 
 
 def golden_payload() -> dict:
-    """What tests/golden/checkpoint-format-1.pt holds: three steps of `function_run`, and the loss of the fourth."""
+    """What tests/runs/golden/checkpoint-format-1.pt holds: three steps of `function_run`, and the next loss."""
     svi, x = function_run(), torch.linspace(-1, 1, 5)
     for _ in range(3):
         svi.step(x)

@@ -15,13 +15,13 @@ import pytest
 import torch
 from training_runs import equal, make_loop, weights
 
-from pathscore.runs import checkpoint
 from pathscore.errors import RunDirError
+from pathscore.runs import checkpoint
 from pathscore.runs.metrics import read_metrics
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 STEPS = 60
-SCRIPT = ROOT / "tests" / "training_runs.py"
+SCRIPT = ROOT / "tests" / "support" / "training_runs.py"
 
 
 def start(directory: Path, *words: str) -> subprocess.Popen:
@@ -117,7 +117,7 @@ def test_fifty_kills_of_a_saving_loop(tmp_path):
             directory.mkdir()
             save = "checkpoint.save(d, p)" if atomic else "torch.save(p, d / 'checkpoint.pt')"
             code = (
-                "import sys, torch; from pathlib import Path; from pathscore import checkpoint\n"
+                "import sys, torch; from pathlib import Path; from pathscore.runs import checkpoint\n"
                 "d = Path(sys.argv[1]); n = 0\nwhile True:\n"
                 f"    n += 1; p = {{'n': n, 'x': torch.ones(300_000)}}; {save}; print('saved', n, flush=True)"
             )

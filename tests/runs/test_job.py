@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pathscore.runs import checkpoint
-from pathscore.command import cli, train as job
+from pathscore.command import cli
 from pathscore.config import OPTIONS, Config
+from pathscore.runs import checkpoint, job
 from pathscore.runs.rundir import read_config
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--hidden", "8", "--layers", "4", "--eval-samples", "5"]
 FILES = {
     *("config.json", "metrics.jsonl", "checkpoint.pt", "summary.json"),

@@ -9,8 +9,8 @@ import torch
 
 from guides import AmortizedGuide
 from models import VAE
-from pathscore.runs import pictures as report
 from pathscore.errors import RunDirError
+from pathscore.runs import pictures as report
 
 LINES = [
     {"step": 50, "seconds": 1.0, "train_elbo": -30.0},

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from guides import AmortizedGuide
 from models import LATENTS, VAE
-from pathscore.elbos import ELBOS, make_elbo
 from pathscore.compiling.compiled_elbo import CompiledELBO
 from pathscore.compiling.inductor import build
+from pathscore.elbos import ELBOS, make_elbo
 from pathscore.estimators import ESTIMATORS
-from pathscore.svi.optimiser import OptimizerSpec
 from pathscore.svi import SVI
+from pathscore.svi.optimiser import OptimizerSpec
 
 WIDTH, ROWS = 12, 8
 SPEC = OptimizerSpec(lr=0.01, clip_norm=5.0, schedule="cosine", total_steps=200)

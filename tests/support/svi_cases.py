@@ -8,8 +8,8 @@ from torch.distributions import constraints
 
 from guides import AmortizedGuide
 from models import VAE
-from pathscore.svi.optimiser import OptimizerSpec
 from pathscore.svi import SVI
+from pathscore.svi.optimiser import OptimizerSpec
 
 X = torch.linspace(-1.0, 2.0, 6)
 

@@ -13,13 +13,13 @@ import torch
 
 from guides import AmortizedGuide
 from models import VAE
-from pathscore.runs import checkpoint
 from pathscore.elbos import KLWeight, make_elbo
 from pathscore.errors import PathscoreError
-from pathscore.svi.optimiser import OptimizerSpec
 from pathscore.machine.signals import Interrupted
-from pathscore.svi import SVI
+from pathscore.runs import checkpoint
 from pathscore.runs.training import Loop, Training
+from pathscore.svi import SVI
+from pathscore.svi.optimiser import OptimizerSpec
 
 ROWS, WIDTH = 50, 12
 

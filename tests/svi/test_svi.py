@@ -13,8 +13,8 @@ from svi_cases import Pair, X, bits, same, vae_run, values
 from guides import AmortizedGuide
 from models import VAE
 from pathscore.machine.foreach import gradient_norm
-from pathscore.svi.optimiser import OPTIMIZERS, OptimizerSpec
 from pathscore.svi import SVI
+from pathscore.svi.optimiser import OPTIMIZERS, OptimizerSpec
 
 
 class TestNumbers:

@@ -12,9 +12,9 @@ from torch import nn
 from torch.distributions import constraints
 
 from pathscore.errors import UsageError
+from pathscore.svi import SVI
 from pathscore.svi.joint_optim import JointOptim
 from pathscore.svi.optimiser import OptimizerSpec
-from pathscore.svi import SVI
 
 
 class TestPrograms:

@@ -11,8 +11,8 @@ from svi_cases import Pair, X, bits, same, vae_run, values
 from torch import nn
 
 from pathscore.errors import NumericsError, UsageError
-from pathscore.svi.optimiser import OptimizerSpec
 from pathscore.svi import SVI
+from pathscore.svi.optimiser import OptimizerSpec
 
 
 class TestRefusals:

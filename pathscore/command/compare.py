@@ -1,0 +1,40 @@
+"""The verb `compare RUN_DIR RUN_DIR …`: `main(words) -> exit code`."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from pathscore.command.progress import progress_lines, threads
+from pathscore.command.words import describe, read_words
+from pathscore.config.options import FILLED, between, option
+
+USAGE = """usage: pathscore compare RUN_DIR RUN_DIR … [flags]
+
+Paired differences between runs on the same held-out data: writes comparison.html and comparison.json.
+
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareRequest:
+    """How much work"""
+
+    points: int = option(1000, "held-out data points", check=between(2, 10**7))
+    samples: int = option(1000, "importance samples of log p(x)", check=between(1, 10**7))
+    out: str | None = option(None, "folder of comparison.html", check=FILLED, none="beside the first run")
+    threads: int = option(1, "threads", check=between(1, 1024))
+    quiet: bool = option(False, "print the path of the page only")
+    debug: bool = option(False, "show tracebacks")
+
+
+def main(words: Sequence[str]) -> int:
+    """`pathscore compare RUN_DIR RUN_DIR … [flags]`."""
+    if not words or "-h" in words or "--help" in words:
+        print(USAGE + describe(CompareRequest))
+        return 0
+    request, directories = read_words(words, CompareRequest, positional=len(words))
+    from pathscore.reports import compare
+
+    progress = progress_lines(request.quiet)
+    with threads(request.threads):
+        print(compare(directories, points=request.points, samples=request.samples, out=request.out, progress=progress))
+    return 0
