@@ -1,14 +1,40 @@
 """Pyro models, one kind of program per file, and the tables that their choices come from.
 
-`MODELS[name](data_size, latent=…, …)` is a module whose call `model(x)` is the program: x (B, X), B in a plate named
-"data". A model never mentions gradients or guides.
+`MODELS` maps a word of `--model` to its entry (`pathscore.programs.entry`); the other names are imported when they are
+first used, so that the command line can read the table without torch. `VAE(data_size, latent=…, …)` is a module whose
+call `model(x)` is the program: x (B, X), B in a plate named "data". A model never mentions gradients or guides.
 """
 
-from models.latents import LATENTS
-from models.likelihoods import LIKELIHOODS
-from models.trunks import ACTIVATIONS, TRUNKS
-from models.vae import PRIORS, VAE
+import importlib
+from typing import TYPE_CHECKING, Any
 
-MODELS = {"vae": VAE}
+from pathscore.programs.entry import Listed
+
+if TYPE_CHECKING:
+    from models.latents import LATENTS
+    from models.likelihoods import LIKELIHOODS
+    from models.trunks import ACTIVATIONS, TRUNKS
+    from models.vae import PRIORS, VAE
+
+MODELS: dict[str, Listed] = {
+    "vae": Listed(
+        "Deep latent variable model with L layers of latent variables, drawn top down", "models.entries.vae:PROGRAM"
+    ),
+}
+
+_HOME = {
+    "ACTIVATIONS": "models.trunks",
+    "LATENTS": "models.latents",
+    "LIKELIHOODS": "models.likelihoods",
+    "PRIORS": "models.vae",
+    "TRUNKS": "models.trunks",
+    "VAE": "models.vae",
+}
 
 __all__ = ["ACTIVATIONS", "LATENTS", "LIKELIHOODS", "MODELS", "PRIORS", "TRUNKS", "VAE"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'models' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

@@ -8,7 +8,7 @@ import importlib
 from typing import Any
 
 EXPORTS: dict[str, tuple[str, ...]] = {
-    "pathscore.config": ("Config",),
+    "pathscore.config": ("Config", "between", "option"),
     "pathscore.diagnostics": ("examine", "mcmc_to_arviz", "to_arviz"),
     "pathscore.elbos": ("ELBOS", "KLWeight", "kl_weighted", "make_elbo"),
     "pathscore.compiling.compiled_elbo": ("CompiledELBO",),
@@ -28,7 +28,9 @@ EXPORTS: dict[str, tuple[str, ...]] = {
     "pathscore.gradients": ("measure",),
     "pathscore.svi.optimiser": ("OptimizerSpec",),
     "pathscore.svi": ("SVI",),
+    "pathscore.programs.entry": ("Program",),
     "pathscore.reports": ("compare", "diagnose"),
+    "pathscore.runs.job": ("train",),
     "pathscore.runs.training": ("Training", "fit"),
 }
 _HOME = {name: module for module, names in EXPORTS.items() for name in names}

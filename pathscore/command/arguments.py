@@ -1,8 +1,9 @@
 """From words on the command line to a validated configuration, without importing torch.
 
 `parse(words, prog) -> (Config, Invocation)`. tyro builds the parser and the help text from the grouped dataclasses of
-`pathscore.config`; whatever it refuses is raised again as a UsageError of one line. `Invocation` holds what belongs to
-one call and not to the run: where it reads and writes, and how much it says.
+`pathscore.config` and that of the program that `--model` names; whatever it refuses is raised again as a UsageError of
+one line. `Invocation` holds what belongs to one call and not to the run: where it reads and writes, and how much it
+says.
 """
 
 import contextlib
@@ -17,10 +18,10 @@ from typing import Annotated, Any
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from pathscore.config import FREE, GROUPS, Config
-from pathscore.config.choices import CHOICES
-from pathscore.config.options import FILLED, Option, option, options_of
+from pathscore.config import FILLED, FREE, GROUPS, Config, config_class, option, options_of
+from pathscore.config.options import Option
 from pathscore.errors import UsageError, suggest
+from pathscore.programs.lookup import find, names_of_programs, place_name
 from pathscore.runs.rundir import read_config
 
 
@@ -42,33 +43,69 @@ def parse(words: Sequence[str], prog: str) -> tuple[Config, Invocation]:
     Raises UsageError (one line) for an unknown flag, a value that cannot be read or is refused, and for flags that
     contradict the run being resumed. Prints the help and raises SystemExit(0) for `--help`.
     """
-    given = refuse_unknown(words)
-    first = read(words, prog, Config())
+    base, word = starting_point(words)
+    model = find(word).options
+    given = refuse_unknown(words, model)
+    first, call = read(words, prog, Config(model=word))
     if {"--data", "--dataset"} <= given:
         raise UsageError("--data and --dataset both say what to train on: give one of them")
-    call = first[1]
-    if call.config is None and call.resume is None:
-        return first[0].validate(), call
+    if base is None:
+        return first.validate(), call
     if call.config is not None and call.resume is not None:
         raise UsageError("--config and --resume both say what to run: give one of them")
     if call.out is not None and call.resume is not None:
         raise UsageError("--resume goes on in the directory of the run: leave --out away")
-    base = Config.from_toml(call.config) if call.config is not None else read_config(Path(call.resume or ""))
     if "--dataset" in given and call.config is not None:
         base = dataclasses.replace(base, data=None)
-    config, _ = read(words, prog, lengthened(base, first[0]))
+    config, _ = read(words, prog, lengthened(under(base, word), first))
     if call.resume is not None:
         refuse_changes(base, config)
     return config.validate(), call
 
 
-def refuse_unknown(words: Sequence[str]) -> set[str]:
-    """The flags among the words. Raises UsageError for the first word that looks like a flag and is none."""
-    flags, given = [item.flag for item in ALL.values()], set()
+def starting_point(words: Sequence[str]) -> tuple[Config | None, str]:
+    """The configuration that a preset or a run directory holds, if one is named, and the word of the program."""
+    preset, run = value_of(words, "--config"), value_of(words, "--resume")
+    base = None
+    if preset:
+        base = Config.from_toml(preset)
+    elif run:
+        base = read_config(Path(run))
+    return base, value_of(words, "--model") or (base or Config()).model
+
+
+def value_of(words: Sequence[str], flag: str) -> str | None:
+    """The value that the words give a flag, before they are parsed."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == flag:
+            return following or None
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2] or None
+    return None
+
+
+def under(base: Config, word: str) -> Config:
+    """`base` for the program of that word: as it is, or with the choices that both kinds of program have."""
+    cls = config_class(find(word).options)
+    if type(base) is cls:
+        return dataclasses.replace(base, model=word)
+    shared: dict[str, Any] = {name: value for name, value in vars(base).items() if name in options_of(cls)}
+    return cls(**{**shared, "model": word})
+
+
+def refuse_unknown(words: Sequence[str], model: type) -> set[str]:
+    """The flags among the words. Raises UsageError for the first word that looks like a flag and is none.
+
+    model: the options of the program.
+    """
+    flags, given = [item.flag for item in all_options(model).values()], set()
     for word in words:
         flag = word.split("=")[0].replace("_", "-")
         if flag.startswith("--") and flag not in [*flags, "--help"]:
             near = suggest(flag, flags)
+            owners = [name for name in names_of_programs() if flag in flags_of(find(name).options)]
+            if owners:
+                raise UsageError(f"{flag} is an option of --model {owners[0]}: leave it out")
             raise UsageError(f"unknown flag {flag}: {near if near.startswith('did') else 'see --help'}")
         given.add(flag)
     return given
@@ -83,8 +120,8 @@ def lengthened(base: Config, flags: Config) -> Config:
 
 def refuse_changes(base: Config, config: Config) -> None:
     """Raise UsageError when a flag contradicts the run that is to be resumed."""
-    for name, item in options_of(Config).items():
-        was, now = getattr(base, name), getattr(config, name)
+    for name, item in options_of(type(config)).items():
+        was, now = getattr(base, name, None), getattr(config, name)
         # A schedule that ends with the run would have been another one from the first step.
         free = name in FREE and not (name in ("epochs", "steps") and base.schedule in ("cosine", "linear"))
         if was != now and not free:
@@ -122,28 +159,49 @@ def read(words: Sequence[str], prog: str, base: Config) -> tuple[Config, Invocat
     call = Invocation(**{name: values.pop(name) for name in options_of(Invocation)})
     for name, item in options_of(Invocation).items():
         item.require(getattr(call, name))
-    return Config(**values), call
+    return type(base)(**values), call
 
 
-DESCRIPTION = "Train a deep latent variable model, evaluate it and save the run."
+DESCRIPTION = "Train a program, evaluate it and save the run. `--help --model NAME` shows the options of that program."
 MARKERS = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff)
-ALL: dict[str, Option] = {name: item for group in (*GROUPS, Invocation) for name, item in options_of(group).items()}
+
+
+def groups_of(model: type) -> tuple[type, ...]:
+    """The groups of options in the order of the help: the kind of program, its own, the others."""
+    return (GROUPS[0], model, *GROUPS[1:], Invocation)
+
+
+def all_options(model: type) -> dict[str, Option]:
+    """Every option of a call, by name."""
+    return {name: item for group in groups_of(model) for name, item in options_of(group).items()}
+
+
+def flags_of(model: type) -> list[str]:
+    """The flags of a program's own options."""
+    return [item.flag for item in options_of(model).values()]
 
 
 def grouped(base: Config, refused: list[UsageError]) -> tuple[type, Any]:
     """A class with one member per group of options, as tyro wants it, and its instance with the values of `base`."""
     values = {**vars(base), **vars(Invocation())}
     members, defaults = [], {}
-    for group in (*GROUPS, Invocation):
+    for group in groups_of(base.program.options):
         options = options_of(group)
         cls = dataclasses.make_dataclass(
             group.__name__, [(name, annotated(item, refused), item.default) for name, item in options.items()]
         )
-        cls.__doc__ = group.__doc__
-        members.append((group.__name__.lower(), cls))
-        defaults[group.__name__.lower()] = cls(**{name: values[name] for name in options})
+        cls.__doc__ = heading(group, base)
+        member = "program" if group is base.program.options else group.__name__.lower()
+        members.append((member, cls))
+        defaults[member] = cls(**{name: values[name] for name in options})
     view = dataclasses.make_dataclass("Groups", members)
     return view, view(**defaults)
+
+
+def heading(group: type, base: Config) -> str:
+    """The title of a group in the help."""
+    own = group is base.program.options
+    return f"{group.__doc__} (--model {place_name(base.model)})" if own else group.__doc__ or ""
 
 
 def annotated(item: Option, refused: list[UsageError]) -> Any:
@@ -161,8 +219,7 @@ def annotated(item: Option, refused: list[UsageError]) -> Any:
 
     if item.kind.metavar == "BOOL":
         return Annotated[bool, tyro.conf.arg(help=item.help)]
-    metavar = "{" + ",".join(CHOICES[item.choices]) + "}" if item.choices else item.kind.metavar
-    metavar += "|SITE=NAME,…" * (item.names is not None)
+    metavar = ("{" + ",".join(item.words) + "}" if item.words else item.kind.metavar) + item.form
     spec = PrimitiveConstructorSpec(
         nargs=1,
         metavar=metavar,

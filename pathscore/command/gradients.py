@@ -107,7 +107,7 @@ def _of_run(directory: str, words: Sequence[str]) -> tuple[Any, Common]:
     settings = {"particles": request.particles, "elbo": request.elbo}
     found = measure_job(
         run.job,
-        run.held_out[0][: request.data],
+        tuple(tensor[: request.data] for tensor in run.args) if run.job.local else run.args,
         read_estimators(request.estimators),
         replicates=request.replicates or {"sites": 2000}.get(request.of, 200),
         of=request.of,

@@ -1,47 +1,50 @@
-"""The tables of choices and which of them go together: the verb `list`, and the part of the README made from them.
+"""The tables of choices and which of them go together: the verb `list`, and docs/choices.md, made from them.
 
 `tables() -> {title: {name: meaning}}` reads the tables themselves; `objectives()` and `estimators()` are legality
 matrices, {row: {column: reason or None}}, None where the pair trains. `pathscore list --markdown` prints what
-stands between the two marks in README.md; `python -m pathscore.command.tables README.md` writes it there.
+stands between the two marks in docs/choices.md; `python -m pathscore.command.tables docs/choices.md` writes it there.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from pathscore.config import Config
-from pathscore.data import DATASETS
+from pathscore.config import config_class
+from pathscore.data import DATASETS, Dataset
 from pathscore.elbos import ELBOS
 from pathscore.errors import UsageError, unknown
 from pathscore.estimators import ESTIMATORS
-from pathscore.programs.lookup import programs
-from pathscore.runs.assembly import settle, why_not
+from pathscore.programs.entry import Program
+from pathscore.programs.lookup import beside
+from pathscore.runs.assembly import settle
+from pathscore.runs.legality import why_not
 
 Matrix = dict[str, dict[str, str | None]]
 
-MARKS = ("<!-- tables: python -m pathscore.command.tables README.md -->", "<!-- end of tables -->")
+MARKS = ("<!-- tables: python -m pathscore.command.tables docs/choices.md -->", "<!-- end of tables -->")
+
+DIGITS = Dataset("digits", "unit", torch.zeros(1, 64), torch.zeros(1, 64), torch.zeros(1), torch.zeros(1), (1, 8, 8))
+"""Data of the width and kind that decide about the defaults."""
+
+
+def programs() -> dict[str, Program]:
+    """Every program of `MODELS`."""
+    return {name: listed.load() for name, listed in beside("models").MODELS.items()}
 
 
 def tables() -> dict[str, dict[str, str]]:
     """Every table of choices: flag → name → one line of meaning."""
-    models, guides = programs()
+    own = [program.tables() for program in programs().values()]
     return {
-        "--model": {name: first_sentence(cls) for name, cls in models.MODELS.items()},
-        "--latent": {name: first_sentence(cls) for name, cls in models.LATENTS.items()},
-        "--likelihood": {name: first_sentence(cls) for name, cls in models.LIKELIHOODS.items()},
-        "--trunk": {name: first_sentence(cls) for name, cls in models.TRUNKS.items()},
-        "--guide": {name: first_sentence(cls) for name, cls in guides.GUIDES.items()},
+        "--model": {name: listed.doc for name, listed in beside("models").MODELS.items()},
+        **{flag: dict(table) for found in own for flag, table in found.items()},
         "--elbo": {name: entry.doc for name, entry in ELBOS.items()},
         "--estimator": {name: estimator_line(cls) for name, cls in ESTIMATORS.items()},
-        "--dataset": {name: source.doc for name, source in DATASETS.items()},
+        "--dataset": {name: f"{source.doc}; {' and '.join(source.holds)}" for name, source in DATASETS.items()},
     }
-
-
-def first_sentence(cls: type) -> str:
-    """The first sentence of a class's docstring, without its full stop."""
-    return " ".join((cls.__doc__ or "").split("\n\n")[0].split()).split(". ")[0].rstrip(".")
 
 
 def estimator_line(cls: type) -> str:
@@ -49,23 +52,20 @@ def estimator_line(cls: type) -> str:
     return f"{cls.formula}{'' if cls.unbiased else ' (biased)'}; {cls.reference}"  # type: ignore[attr-defined]
 
 
-def objectives(config: Config | None = None) -> Matrix:
-    """Objective × latent family, for the digits and the defaults (or `config`) otherwise: why each is refused."""
-    models, _ = programs()
-    base = vars(config or Config())
-    return {
-        elbo: {
-            latent: why_not(settle(Config(**{**base, "elbo": elbo, "latent": latent}), 64, "unit", models), models)
-            for latent in models.LATENTS
-        }
-        for elbo in ELBOS
-    }
+def objectives(model: str = "vae", **choices: Any) -> Matrix:
+    """Objective × column of a program, for the digits and the defaults (or `choices`): why each is refused."""
+    program = programs()[model]
+    cls = config_class(program.options)
+
+    def reason(elbo: str, changes: Mapping[str, Any]) -> str | None:
+        return why_not(settle(cls(**{**choices, "model": model, "elbo": elbo, **changes}), DIGITS))
+
+    return {elbo: {name: reason(elbo, changes) for name, (changes, _) in program.columns().items()} for elbo in ELBOS}
 
 
-def estimators() -> Matrix:
-    """Estimator × latent family: the reason of each refusal."""
-    models, _ = programs()
-    sites = {name: family(2, 3)(torch.zeros(1, family(2, 3).raw_size)) for name, family in models.LATENTS.items()}
+def estimators(model: str = "vae") -> Matrix:
+    """Estimator × column of a program: the reason of each refusal."""
+    sites = {name: site for name, (_, site) in programs()[model].columns().items()}
     refusals = {
         n: {s: cls().refusal(fn, cls.min_particles) for s, fn in sites.items()} for n, cls in ESTIMATORS.items()
     }
@@ -92,8 +92,13 @@ def as_text() -> str:
 
 
 def matrices() -> dict[str, Matrix]:
-    """Both legality matrices, by title."""
-    return {"--elbo × --latent": objectives(), "--estimator × --latent": estimators()}
+    """Both legality matrices of every program that has columns, by title."""
+    found: dict[str, Matrix] = {}
+    for name, program in programs().items():
+        if program.by:
+            found[f"--elbo × --{program.by}"] = objectives(name)
+            found[f"--estimator × --{program.by}"] = estimators(name)
+    return found
 
 
 def grid(title: str, matrix: Matrix) -> str:
@@ -109,7 +114,7 @@ def grid(title: str, matrix: Matrix) -> str:
 
 
 def as_markdown() -> str:
-    """The same for the README."""
+    """The same for docs/choices.md."""
     parts = []
     for flag, entries in tables().items():
         rows = [f"| `{name}` | {cell(meaning)} |" for name, meaning in entries.items()]
@@ -132,7 +137,7 @@ def cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def write_readme(path: Path) -> None:
+def write_page(path: Path) -> None:
     """Put the current tables between the marks of a file. Raises UsageError when it has no marks."""
     text = path.read_text(encoding="utf-8")
     before, opening, rest = text.partition(MARKS[0])
@@ -156,4 +161,4 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    write_readme(Path(sys.argv[1]))
+    write_page(Path(sys.argv[1]))

@@ -1,5 +1,21 @@
 """The configuration of a run: options, the names they accept, files. Nothing here imports torch."""
 
-from pathscore.config.config import FREE, GROUPS, OPTIONS, SMALL_WIDTH, Config
+from pathscore.config.config import COMMON, FREE, GROUPS, SMALL_WIDTH, Config, config_class
+from pathscore.config.options import FILLED, FRACTION, NOT_NEGATIVE, POSITIVE, Check, between, option, options_of
 
-__all__ = ["FREE", "GROUPS", "OPTIONS", "SMALL_WIDTH", "Config"]
+__all__ = [
+    "COMMON",
+    "FILLED",
+    "FRACTION",
+    "FREE",
+    "GROUPS",
+    "NOT_NEGATIVE",
+    "POSITIVE",
+    "SMALL_WIDTH",
+    "Check",
+    "Config",
+    "between",
+    "config_class",
+    "option",
+    "options_of",
+]

@@ -1,18 +1,11 @@
 """The names that the command line offers, one tuple per table, in the order of the tables.
 
-The tables themselves (`models.LATENTS`, `pathscore.elbos.ELBOS`, …) import torch, which takes seconds; help texts and
-near-miss errors must not wait for it, so the names stand here as well. `tests/command/test_tables.py` fails as soon as
-a tuple and its table differ.
+The tables themselves (`pathscore.elbos.ELBOS`, `pathscore.data.DATASETS`, …) import torch, which takes seconds; help
+texts and near-miss errors must not wait for it, so the names stand here as well. `tests/command/test_tables.py` fails
+as soon as a tuple and its table differ.
 """
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "model": ("vae",),
-    "latent": ("normal", "laplace", "lognormal", "bernoulli", "categorical"),
-    "likelihood": ("bernoulli", "normal"),
-    "trunk": ("linear", "mlp", "conv"),
-    "activation": ("tanh", "relu", "leaky-relu", "softplus", "silu"),
-    "prior": ("fixed", "learned"),
-    "guide": ("amortised", "factorised"),
     "elbo": (
         *("trace", "tracegraph", "meanfield", "enum", "renyi", "rws", "tail-adaptive"),
         *("iwae", "vimco", "ovis", "dreg", "vr", "wake-sleep"),

@@ -8,7 +8,8 @@ and the README are all generated from it.
 import dataclasses
 import math
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any
 
 from pathscore.config.choices import CHOICES
@@ -38,18 +39,20 @@ def option(
     default: Any,
     help: str,
     *,
-    choices: str | None = None,
+    choices: str | Sequence[str] | Callable[[], Iterable[str]] | None = None,
     names: Callable[[Any], Iterable[str]] | None = None,
     check: Check | None = None,
     none: str = "none",
+    form: str = "",
 ) -> Any:
     """A field of a configuration.
 
-    `choices` names a tuple of `pathscore.config.choices.CHOICES`; the value is one of them, or `names` finds in it
-    those that must be. `check` applies to the value, or to each member of a tuple; `none` is the word that stands for
-    None on the command line ("auto", "none").
+    `choices` are the words that it accepts, a function that returns them, or the name of a tuple in
+    `pathscore.config.choices.CHOICES`; the value is one of them, or `names` finds in it those that must be, and `form`
+    says in the help what else it may look like. `check` applies to the value, or to each member of a tuple. `none` is
+    the word that stands for None on the command line ("auto", "none").
     """
-    metadata = {"help": help, "choices": choices, "names": names, "check": check, "none": none}
+    metadata = {"help": help, "choices": choices, "names": names, "check": check, "none": none, "form": form}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -80,7 +83,8 @@ def _split(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     return lambda word: tuple(read(part) for part in word.split(","))
 
 
-def _join(values: Any) -> str:
+def shown(values: Any) -> str:
+    """The members of a tuple as one word: "0.9,0.999"."""
     return ",".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
 
 
@@ -89,8 +93,8 @@ KINDS: dict[Any, Kind] = {
     int: Kind("INT", int, _is_int, "a whole number"),
     float: Kind("FLOAT", float, _is_number, "a number"),
     str: Kind("TEXT", str, lambda v: isinstance(v, str), "text"),
-    tuple[int, ...]: Kind("N,N,…", _split(int), lambda v: _members(v, _is_int), "whole numbers, as in 200,200", _join),
-    tuple[float, ...]: Kind("A,B", _split(float), lambda v: _members(v, _is_number), "numbers, as in 0.9,0.999", _join),
+    tuple[int, ...]: Kind("N,N,…", _split(int), lambda v: _members(v, _is_int), "whole numbers, as in 200,200", shown),
+    tuple[float, ...]: Kind("A,B", _split(float), lambda v: _members(v, _is_number), "numbers, as in 0.9,0.999", shown),
 }
 
 
@@ -103,10 +107,18 @@ class Option:
     kind: Kind
     optional: bool
     help: str
-    choices: str | None
+    choices: str | Sequence[str] | Callable[[], Iterable[str]] | None
     names: Callable[[Any], Iterable[str]] | None
     check: Check | None
     none: str
+    form: str
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that the option accepts; empty where any value may do."""
+        if callable(self.choices):
+            return tuple(self.choices())
+        return CHOICES[self.choices] if isinstance(self.choices, str) else tuple(self.choices or ())
 
     @property
     def flag(self) -> str:
@@ -143,13 +155,14 @@ class Option:
         if value is None:
             return
         for name in self.names(value) if self.names else [value] if self.choices else ():
-            if name not in CHOICES[self.choices or ""]:
-                raise unknown(self.choices or "", name, CHOICES[self.choices or ""])
+            if name not in self.words:
+                raise unknown(self.choices if isinstance(self.choices, str) else self.name, name, self.words)
         members = value if isinstance(value, tuple) else (value,)
         if self.check is not None and not all(self.check.holds(member) for member in members):
             raise UsageError(f"{self.flag} {self.check.words}, got {self.show(value) or 'nothing'}")
 
 
+@cache
 def options_of(cls: type) -> dict[str, Option]:
     """The options of a dataclass, by name, in the order of their fields."""
     hints = typing.get_type_hints(cls)

@@ -25,8 +25,10 @@ def default_binarize(kind: str, likelihood: str) -> str:
     return "static" if kind == "unit" and likelihood in BINARY_LIKELIHOODS else "none"
 
 
-def kind_of(*arrays: Tensor) -> str:
-    """The kind of finite values: "binary" (all 0 or 1), "unit" (in [0, 1]) or "real"."""
+def kind_of(*arrays: Tensor, counts: bool = False) -> str:
+    """The kind of finite values: "binary" (all 0 or 1), "unit" (in [0, 1]), "count" where asked for, or "real"."""
+    if counts and not any(_first(x, _no_count) for x in arrays) and any(_first(x, _outside_unit) for x in arrays):
+        return "count"
     if any(_first(x, _outside_unit) for x in arrays):
         return "real"
     return "unit" if any(_first(x, _grey) for x in arrays) else "binary"
@@ -82,6 +84,10 @@ def _not_finite(x: Tensor) -> Tensor:
 
 def _outside_unit(x: Tensor) -> Tensor:
     return (x < 0) | (x > 1)
+
+
+def _no_count(x: Tensor) -> Tensor:
+    return (x < 0) | (x != x.round())
 
 
 def _grey(x: Tensor) -> Tensor:

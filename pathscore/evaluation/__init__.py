@@ -9,7 +9,8 @@ import torch
 
 from pathscore.evaluation.annealing import AISResult, ais
 from pathscore.evaluation.bounds import Elbo, elbo, exact_log_likelihood, importance_bound, standard_error
-from pathscore.evaluation.units import active_units, activity
+from pathscore.evaluation.shared import evaluate_whole, predictive_density, whole_bound
+from pathscore.evaluation.units import THRESHOLD, active_units, activity
 from pathscore.evaluation.weights import Data, Program
 
 __all__ = [
@@ -20,9 +21,12 @@ __all__ = [
     "ais",
     "elbo",
     "evaluate",
+    "evaluate_whole",
     "exact_log_likelihood",
     "importance_bound",
+    "predictive_density",
     "standard_error",
+    "whole_bound",
 ]
 
 
@@ -40,12 +44,14 @@ def evaluate(
 
     test_elbo and test_elbo_se: mean and standard error over the data, `samples` draws each; rate + distortion =
     −test_elbo. test_log_likelihood (with _se and _samples): the K-sample bound, K = `importance_samples`; None where K
-    is 0. active_units: the number of latent variables that are used, active_units_by_site the same site by site.
+    is 0. active_units: the number of latent variables that are used, of `units`; active_units_by_site the same site by
+    site.
 
     Raises UsageError when the programs do not keep each data point in a plate.
     """
     parts = elbo(model, guide, x, samples=samples, seed=seed)
-    by_site = active_units(model, guide, x, seed=seed + 2)
+    moved = activity(model, guide, x, seed=seed + 2)
+    by_site = {name: int((a > THRESHOLD).sum()) for name, a in moved.items()}
     found = {
         "test_elbo": parts.elbo.mean().item(),
         "test_elbo_se": standard_error(parts.elbo),
@@ -54,6 +60,7 @@ def evaluate(
         "test_log_likelihood_samples": importance_samples,
         "active_units": sum(by_site.values()),
         "active_units_by_site": by_site,
+        "units": sum(map(len, moved.values())),
         "rate": parts.rate.mean().item(),
         "distortion": parts.distortion.mean().item(),
     }

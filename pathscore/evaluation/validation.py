@@ -10,11 +10,12 @@ import pyro
 from torch import Tensor
 
 from pathscore.evaluation.bounds import elbo, standard_error
+from pathscore.evaluation.weights import Data
 from pathscore.svi import SVI
 
 
-def validate(svi: SVI, x: Tensor, seed: int) -> dict[str, float]:
-    """Mean ELBO and its standard error, rate and distortion of the rows of x (N, X), from one draw each, in nats."""
+def validate(svi: SVI, x: Tensor | Data, seed: int) -> dict[str, float]:
+    """Mean ELBO and its standard error, rate and distortion over the rows of the data, from one draw each, in nats."""
     with svi.scope(), evaluating(svi), pyro.validation_enabled(False):
         parts = elbo(svi.model, svi.guide, x, seed=seed)
     svi.recorder.forget()

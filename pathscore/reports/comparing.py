@@ -37,7 +37,9 @@ def results(entries: Sequence[Entry], samples: int) -> Section:
                 "–" if rate is None else f"{rate:.0f}",
             )
         )
-    header = ("run", f"log p(x), K = {samples}", "ELBO", "steps", "evaluations a step", "seconds", "steps/s")
+    local = all(e.run.job.local for e in entries)
+    likelihood = f"log p(x), K = {samples}" if local else "log predictive density"
+    header = ("run", likelihood, "ELBO", "steps", "evaluations a step", "seconds", "steps/s")
     notes = [f"{e.label}: {note}" for e in entries for note in e.run.notes]
     intro = (
         "Best first, nats per held-out data point, ± one standard error over the data. The spread over data is common "

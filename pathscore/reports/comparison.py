@@ -8,15 +8,14 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-
 from pathscore import evaluation
+from pathscore.data import Arguments
 from pathscore.diagnostics.page import render
 from pathscore.errors import UsageError
 from pathscore.reports import comparing
 from pathscore.reports.diagnosing import plain
 from pathscore.reports.entries import Entry, labels
-from pathscore.runs.opening import Run, open_run, scratch_store
+from pathscore.runs.opening import Run, open_run
 from pathscore.runs.rundir import make, write_text
 
 PAGE, NUMBERS = "comparison.html", "comparison.json"
@@ -38,28 +37,29 @@ def compare(
     if len(run_dirs) < 2:
         raise UsageError("compare needs at least two run directories")
     runs = [open_run(path) for path in run_dirs]
-    x = _same_data(runs)[:points]
+    args = tuple(tensor[:points] for tensor in _same_data(runs))
     entries = []
     for label, run in zip(labels([run.config for run in runs], [run.name for run in runs]), runs, strict=True):
         progress(run.name)
-        entries.append(_evaluated(label, run, x, samples))
+        entries.append(_evaluated(label, run, args, samples))
     sections = comparing.sections(entries, samples)
     folder = make(Path(out) if out is not None else Path(run_dirs[0]).resolve().parent)
     write_text(folder / NUMBERS, json.dumps(plain(comparing.numbers(entries, samples)), indent=2) + "\n")
     title = f"{len(runs)} runs on {runs[0].job.dataset.name}"
-    subtitle = f"{len(x)} held-out data points, log p(x) by {samples} importance samples each."
+    subtitle = f"{len(args[0])} held-out data points, log p(x) by {samples} importance samples each."
     write_text(
         folder / PAGE, render(title, subtitle, sections, "Runs: " + ", ".join(str(run.path) for run in runs) + ".")
     )
     return folder / PAGE
 
 
-def _same_data(runs: Sequence[Run]) -> torch.Tensor:
+def _same_data(runs: Sequence[Run]) -> Arguments:
     """The held-out data of the runs, which must be the same to the bit."""
-    first = runs[0].held_out[0]
+    first = runs[0].job.held_out
+    if not first:
+        raise UsageError(f"{runs[0].path} has no data: runs are compared by pairs on the same held-out data")
     for run in runs[1:]:
-        other = run.held_out[0]
-        if first.shape != other.shape or not torch.equal(first.cpu().double(), other.cpu().double()):
+        if not _alike(first, run.job.held_out):
             raise UsageError(
                 f"{runs[0].path} and {run.path} have different held-out data ({_data(runs[0])}; {_data(run)}): compare "
                 "runs with the same data set and --binarize"
@@ -67,14 +67,25 @@ def _same_data(runs: Sequence[Run]) -> torch.Tensor:
     return first
 
 
+def _alike(a: Arguments, b: Arguments) -> bool:
+    pairs = zip(a, b, strict=False)
+    return len(a) == len(b) and all(x.shape == y.shape and bool((x.cpu() == y.cpu()).all()) for x, y in pairs)
+
+
 def _data(run: Run) -> str:
     return f"{run.job.dataset.name}, --binarize {run.config.binarize}"
 
 
-def _evaluated(label: str, run: Run, x: torch.Tensor, samples: int) -> Entry:
+def _evaluated(label: str, run: Run, args: Arguments, samples: int) -> Entry:
+    """Figures of a run on the common data, moved to the run's own device and type."""
     job = run.job
-    x = x.to(next(job.model.parameters()))
-    with scratch_store():
-        bound = evaluation.importance_bound(job.model, job.guide, x, num_particles=samples, seed=1, progress=False)
-        elbo = evaluation.elbo(job.model, job.guide, x, samples=50, seed=2).elbo
+    args = tuple(tensor.to(own) for tensor, own in zip(args, job.held_out, strict=True))
+    with job.svi.scope():
+        if job.local:
+            bound = evaluation.importance_bound(
+                job.model, job.guide, args, num_particles=samples, seed=1, progress=False
+            )
+            elbo = evaluation.elbo(job.model, job.guide, args, samples=50, seed=2).elbo
+        else:  # a latent variable that all data share has no bound for one of them alone
+            bound = elbo = evaluation.predictive_density(job.model, job.guide, args, seed=1)
     return Entry(label, run, bound.cpu().double().numpy(), elbo.cpu().double().numpy())

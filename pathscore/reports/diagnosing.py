@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from pathscore.data import Arguments
 from pathscore.diagnostics.arviz import to_arviz
 from pathscore.diagnostics.examining import sections_of
 from pathscore.diagnostics.page import Drawn, draw_all, render
 from pathscore.diagnostics.palette import LIGHT
 from pathscore.diagnostics.subject import Effort, Section, Subject
 from pathscore.errors import RunDirError
+from pathscore.programs.lookup import place_name
 from pathscore.reports import gradients, training
-from pathscore.runs.opening import Run, open_run, scratch_store
+from pathscore.runs.opening import Run, open_run
 from pathscore.runs.rundir import write_text
+from pathscore.runs.summary import with_title
 
 NOTEBOOK = """\
 import arviz as az
@@ -55,13 +57,15 @@ def diagnose(
     """
     run = open_run(run_dir)
     effort = effort or Effort()
-    x, labels = run.held_out
-    x, labels = x[: effort.points], None if labels is None else labels[: effort.points]
-    with scratch_store():
+    job = run.job
+    args, labels = some(run.args, effort.points) if job.local else run.args, run.labels
+    labels = None if labels is None else labels[: effort.points]
+    with job.svi.scope():
         progress("posterior.nc")
-        tree = write_posterior(run, x, labels, effort)
+        tree = write_posterior(run, args, effort)
         try:
-            subject = Subject(run.job.model, run.job.guide, (x,), tree, effort, labels, run.job.dataset.shape)
+            shape = job.dataset.shape if args else None
+            subject = Subject(job.model, job.guide, args, tree, effort, labels, shape)
             sections = [
                 training.section(run),
                 gradients.section(run.path),
@@ -74,7 +78,10 @@ def diagnose(
     drawn = draw_all(sections)
     write_pictures(run.path, drawn)
     write_text(run.path / NUMBERS, numbers(run, effort, sections))
-    write_text(run.path / PAGE, render(f"Run {run.name}", subtitle(run, len(x)), sections, footer(effort), drawn))
+    write_text(
+        run.path / PAGE,
+        render(f"Run {run.name}", subtitle(run, len(args[0]) if args else 0), sections, footer(effort), drawn),
+    )
     return run.path / PAGE
 
 
@@ -88,7 +95,12 @@ def notebook(run: Run, site: str) -> Section:
     )
 
 
-def write_posterior(run: Run, x: torch.Tensor, labels: np.ndarray | None, effort: Effort):
+def some(args: Arguments, count: int) -> Arguments:
+    """The first `count` rows of the arguments."""
+    return tuple(tensor[:count] for tensor in args)
+
+
+def write_posterior(run: Run, args: Arguments, effort: Effort):
     """posterior.nc, put in place whole; returns the tree opened from it."""
     import xarray
 
@@ -105,14 +117,14 @@ def write_posterior(run: Run, x: torch.Tensor, labels: np.ndarray | None, effort
         to_arviz(
             run.job.model,
             run.job.guide,
-            x,
+            args,
             effort.draws,
             path=temporary,
             attrs=attrs,
             seed=effort.seed,
             predictive_draws=effort.predictive_draws,
             prior_draws=effort.predictive_draws,
-            event_dims={"x": ("pixel",)},
+            event_dims={"x": ("pixel",)} if len(run.job.dataset.shape) == 3 else None,
         ).close()
         os.replace(temporary, target)
     except OSError as error:
@@ -159,9 +171,10 @@ def subtitle(run: Run, points: int) -> str:
     """One line: what was run."""
     c = run.config
     estimator = f", estimator {c.estimator}" if c.estimator else ""
+    rows = f"{points} {'held-out' if run.job.local else 'training'} data points" if points else "no data"
     return (
-        f"{c.model} with {' + '.join(map(str, c.layers or ()))} {c.latent} latents on {run.job.dataset.name}, "
-        f"objective {c.elbo}{estimator}; examined on {points} held-out data points."
+        f"{place_name(c.model)}{with_title(run.job)} on {run.job.dataset.name}, objective {c.elbo}{estimator}; "
+        f"examined on {rows}."
     )
 
 

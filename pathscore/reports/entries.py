@@ -16,6 +16,9 @@ from pathscore.runs.opening import Run
 UNSEEN = ("threads", "device", "data_dir", "eval_samples", "track_variance")
 """Settings that do not change what was trained."""
 
+UNKNOWN = "—"
+"""What a setting counts as in a program that does not have it."""
+
 APART = 3.0
 """Standard errors beyond which a difference counts: two-sided false-alarm rate 0.3 % a comparison."""
 
@@ -45,8 +48,9 @@ class Entry:
 def labels(configs: Sequence[Any], names: Sequence[str]) -> list[str]:
     """One label a run: the settings in which the runs differ; the directory's name where two runs are set up alike."""
     values = [{k: v for k, v in vars(c).items() if k not in UNSEEN} for c in configs]
-    differing = [k for k in values[0] if len({str(v[k]) for v in values}) > 1]
-    found = [", ".join(f"{k} {_short(v[k])}" for k in differing) for v in values]
+    names_of_all = dict.fromkeys(k for v in values for k in v)  # programs of two kinds have options of their own
+    differing = [k for k in names_of_all if len({str(v.get(k, UNKNOWN)) for v in values}) > 1]
+    found = [", ".join(f"{k} {_short(v[k])}" for k in differing if k in v) for v in values]
     return [
         f"{text} ({name})" if found.count(text) > 1 or not text else text
         for text, name in zip(found, names, strict=True)

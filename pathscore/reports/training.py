@@ -3,20 +3,13 @@
 import json
 from functools import partial
 
+from pathscore.config import options_of
 from pathscore.diagnostics import curves
 from pathscore.diagnostics.subject import Picture, Section, Table
 from pathscore.runs.opening import Run
 
+DATA = ("dataset", "data", "binarize", "model")
 CHOICES = (
-    "dataset",
-    "binarize",
-    "model",
-    "latent",
-    "layers",
-    "likelihood",
-    "guide",
-    "trunk",
-    "hidden",
     "elbo",
     "estimator",
     "particles",
@@ -32,6 +25,8 @@ CHOICES = (
 RESULTS = (
     ("test_elbo", "held-out ELBO", "nat"),
     ("test_log_likelihood", "held-out log p(x), importance-weighted", "nat"),
+    ("bound", "ELBO of the data set", "nat"),
+    ("predictive_density", "held-out log predictive density", "nat"),
     ("train_elbo", "training ELBO", "nat"),
     ("active_units", "active units", ""),
     ("parameters", "parameters", ""),
@@ -43,10 +38,12 @@ RESULTS = (
 def section(run: Run) -> Section:
     """Configuration, result with uncertainties, training curves."""
     config = json.loads(run.config.to_json())
-    chosen = [(name, _show(config[name])) for name in CHOICES if config.get(name) not in (None, [], "")]
+    names = (*DATA, *options_of(run.job.program.options), *CHOICES)
+    chosen = [(name, _show(config[name])) for name in names if config.get(name) not in (None, [], "")]
     results = [
         (label, _value(run.summary, key, unit)) for key, label, unit in RESULTS if run.summary.get(key) is not None
     ]
+    results += [(name, f"{value:.4g}") for name, value in (run.summary.get("measures") or {}).items()]
     tables = [Table(("choice", "value"), [*chosen, ("steps done", str(run.step))], "All choices", folded=True)]
     if results:
         tables.insert(

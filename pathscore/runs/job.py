@@ -5,7 +5,6 @@ and thread count are as before when it ends, so that a notebook or a test can ru
 """
 
 import json
-import math
 import sys
 import warnings
 from collections.abc import Iterator
@@ -18,13 +17,14 @@ import torch
 from tqdm import tqdm
 
 from pathscore.config import Config
-from pathscore.evaluation import evaluate
 from pathscore.machine.precision import matmul_precision
+from pathscore.programs.lookup import place_name
 from pathscore.runs import checkpoint, rundir
-from pathscore.runs.assembly import Assembly, assemble, test_set
+from pathscore.runs.assembly import Assembly, assemble
 from pathscore.runs.measuring import finish
 from pathscore.runs.pictures import save_pictures
 from pathscore.runs.records import Fitted, Training
+from pathscore.runs.summary import closing, finite, heading, summarise
 from pathscore.runs.tracking import Tracker
 from pathscore.runs.training import fit
 
@@ -54,10 +54,35 @@ class Done:
     summary: dict[str, Any]
 
 
-def run(config: Config, call: Call = Call()) -> Done:
+def run(config: Config, call: Call | None = None) -> Done:
     """Do what the configuration says. Raises PathscoreError (one line) or Interrupted."""
     with borrowed_settings():
-        return execute(assemble(config), call)
+        return execute(assemble(config), call or Call())
+
+
+def train(
+    program: Program | str = "vae",
+    *,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    quiet: bool = False,
+    **choices: Any,
+) -> Done:
+    """Train, evaluate and save one run, as `pathscore train` does: `train("vae", latent="bernoulli", epochs=5)`.
+
+    program: a name of `--model`, or an entry of your own that has a name at the top level of a file.
+    out: the run directory, `runs/<time>-<name>` if not given. resume: the directory of a run to continue, instead.
+    choices: the flags of the command line with "_" for "-"; those of a resumed run are its own where not given.
+
+    Raises: PathscoreError, in one line that names the choice and the remedy.
+    """
+    if resume is not None:
+        config = replace(rundir.read_config(Path(resume)), **choices).validate()
+    else:
+        word = program if isinstance(program, str) else place_of(program)
+        config = Config.from_dict({"model": word, **choices}, "train")
+    places = [None if place is None else str(place) for place in (out, resume)]
+    return run(config, Call(*places, quiet=quiet))
 
 
 @contextmanager
@@ -81,29 +106,33 @@ def execute(job: Assembly, call: Call) -> Done:
     """Train, evaluate and save it."""
     config = job.config
     torch.set_num_threads(config.threads or 1)
-    if call.resume is not None:
-        directory = Path(call.resume)
-    else:
-        directory = rundir.create(call.out, f"{Path(job.dataset.name).stem}-{config.latent}-{config.elbo}")
+    directory = Path(call.resume) if call.resume is not None else rundir.create(call.out, name_of(job))
     with checkpoint.lock(directory):
         checkpoint.sweep(directory)
         rundir.write_config(directory, config)
         call.say(heading(job, directory))
         if job.explanation:
             call.say(job.explanation)
-        fitted = train(job, directory, call)
+        fitted = fitted_run(job, directory, call)
         call.say("evaluating")
         with job.svi.scope():
-            x_test = test_set(job)
-            summary = summarise(job, fitted, x_test)
-            save_pictures(directory, job.model, job.guide, x_test, job.dataset.shape, seed=config.seed)
-        call.say(finish(job, x_test, directory))
+            args = job.held_out
+            summary = summarise(job, fitted, args)
+            save_pictures(directory, job, args)
+        call.say(finish(job, args or job.training, directory))
         rundir.write_text(directory / rundir.SUMMARY, json.dumps(finite(summary), indent=2) + "\n")
     print(closing(job, summary, directory))
     return Done(directory, summary)
 
 
-def train(job: Assembly, directory: Path, call: Call) -> Fitted:
+def name_of(job: Assembly) -> str:
+    """What the directory of a run is called after its time: data, kind of program, objective."""
+    program = job.program
+    kind = getattr(job.config, program.by) if program.by else place_name(job.config.model)
+    return f"{Path(job.dataset.name).stem}-{kind}-{job.config.elbo}".replace(" ", "-")
+
+
+def fitted_run(job: Assembly, directory: Path, call: Call) -> Fitted:
     """The trained run, from the checkpoint of its directory where it is resumed and has one."""
     config = job.config
     training = Training(
@@ -112,77 +141,20 @@ def train(job: Assembly, directory: Path, call: Call) -> Fitted:
         seed=config.seed,
         binarize=config.binarize or "none",
         quiet=call.quiet,
+        whole=not job.local,
     )
     with matmul_precision(config.matmul_precision):
         fitted = fit(
             job.svi,
-            job.dataset.x,
+            job.training,
             training,
             run_dir=directory,
-            x_valid=job.dataset.x_test,
+            x_valid=job.dataset.arguments(job.program.takes, test=True) if job.local else None,
             kl_weight=job.kl_weight,
             config=vars(config),
             resume=call.resume is not None and checkpoint.exists(directory),
-            probe=Tracker(job, config.track_variance, test_set(job)) if config.track_variance else None,
+            probe=Tracker(job, config.track_variance, job.held_out) if config.track_variance else None,
         )
     if fitted.note:
         call.say(fitted.note)
     return fitted
-
-
-def summarise(job: Assembly, fitted: Fitted, x_test: torch.Tensor) -> dict[str, Any]:
-    """What summary.json holds; times in seconds, bounds in nats per datum."""
-    config = job.config
-    trained = [p for program in (job.model, job.guide) for p in program.parameters() if p.requires_grad]
-    return {
-        **{name: getattr(config, name) for name in ("elbo", "model", "latent", "layers", "likelihood", "guide")},
-        "estimator": config.estimator or "default",
-        "particles": config.particles,
-        "dataset": job.dataset.name,
-        "seed": config.seed,
-        "steps": fitted.steps,
-        "epochs": fitted.epochs,
-        "parameters": sum(p.numel() for p in trained),
-        "train_seconds": fitted.seconds,
-        "steps_per_second": fitted.steps_per_second,
-        "train_elbo": fitted.train_elbo,
-        **evaluate(job.model, job.guide, x_test, importance_samples=config.eval_samples or 1, seed=config.seed),
-    }
-
-
-def finite(values: dict[str, Any]) -> dict[str, Any]:
-    """The same with null for numbers that JSON has no word for."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-
-
-def heading(job: Assembly, directory: Path) -> str:
-    """What is about to run, in three lines or four."""
-    config, data = job.config, job.dataset
-    layers = ",".join(map(str, config.layers or ()))
-    lines = (
-        f"{data.name}: {len(data.x)} + {len(data.x_test)} rows of {data.x.shape[1]} values",
-        f"{config.model} with {config.latent} {layers}; {config.elbo}, {config.estimator or 'its own gradient'}, "
-        f"K = {config.particles}",
-        f"{job.steps} steps on {data.x.device}, threads {config.threads}, in {directory}",
-    )
-    if job.svi.compiled is not None:
-        lines = (*lines, "steps run as one compiled graph, built in the second step (seconds; --compile off: never)")
-    return "\n".join(lines)
-
-
-def closing(job: Assembly, summary: dict[str, Any], directory: Path) -> str:
-    """The table of the result and the paths."""
-    units = sum(job.config.layers or ())
-    rows = {
-        "test ELBO": f"{summary['test_elbo']:.2f} ± {summary['test_elbo_se']:.2f} nats",
-        f"log p(x) ≥ (K = {summary['test_log_likelihood_samples']})": f"{summary['test_log_likelihood']:.2f} nats",
-        "train ELBO": f"{summary['train_elbo']:.2f} nats" if summary["train_elbo"] is not None else "none",
-        "rate, distortion": f"{summary['rate']:.2f}, {summary['distortion']:.2f} nats",
-        "active units": f"{summary['active_units']} of {units}",
-        "training": f"{summary['steps']} steps in {summary['train_seconds']:.1f} s, "
-        f"{summary['steps_per_second']:.0f} steps/s",
-        "saved in": str(directory),
-        "pictures": ", ".join(sorted(path.name for path in directory.glob("*.png"))),
-    }
-    width = max(map(len, rows))
-    return "\n".join(f"  {label:{width}}  {value}" for label, value in rows.items())

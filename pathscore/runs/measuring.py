@@ -1,6 +1,7 @@
 """The lab on a run: how the gradient got through the sampling step of this model, with these weights, on these data.
 
-`measure_job(job, x, …) -> Comparison` for data x (B, X); `finish(job, x, directory) -> str` is the short form with
+`measure_job(job, args, …) -> Comparison` for the data of a call; `finish(job, args, directory) -> str` is the short
+form with
 which every training run ends: it writes gradients.json and gradients.png and returns the table.
 """
 
@@ -9,8 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
+from pathscore.data import Arguments
 from pathscore.elbos import ELBOS
 from pathscore.errors import RunDirError, UsageError
 from pathscore.evaluation.validation import evaluating
@@ -20,6 +20,7 @@ from pathscore.gradients.pictures import save
 from pathscore.gradients.replicates import Pair
 from pathscore.gradients.results import Comparison
 from pathscore.gradients.table import grid
+from pathscore.programs.lookup import place_name
 from pathscore.runs import rundir
 
 SHORT = ("pathwise", "stl", "score", "score-avg", "rloo", "disarm", "rebar")
@@ -32,18 +33,18 @@ SHORT_VALUES = 800_000
 JSON, PICTURE = "gradients.json", "gradients.png"
 
 
-def measure_job(job: Any, x: Tensor, estimators: Specs = None, **settings: Any) -> Comparison:
-    """Measure at a run's present parameters, on the rows of x (B, X). `settings` as `measure`.
+def measure_job(job: Any, args: Arguments, estimators: Specs = None, **settings: Any) -> Comparison:
+    """Measure at a run's present parameters, on the data points of args, each (B, …). `settings` as `measure`.
 
     job: a `pathscore.runs.assembly.Assembly`. The objective is the run's where estimators can be named for it, else the
     ELBO with costs credited by plate.
     """
-    config, svi = job.config, job.svi
-    layers = ",".join(map(str, config.layers or ()))
-    title = f"{job.dataset.name}, {config.latent} {layers}: {len(x)} held-out data"
+    svi = job.svi
+    count = f": {len(args[0])} held-out data" if args else ""
+    title = f"{job.dataset.name}, {job.program.title(job.config.options) or place_name(job.config.model)}{count}"
     settings = {**settings_of(job), **settings}
     with svi.scope(), evaluating(svi):
-        return measure(svi.model, svi.guide, x, estimators=estimators, title=title, **settings)
+        return measure(svi.model, svi.guide, *args, estimators=estimators, title=title, **settings)
 
 
 def settings_of(job: Any) -> dict[str, Any]:
@@ -55,34 +56,33 @@ def settings_of(job: Any) -> dict[str, Any]:
     return {"elbo": config.elbo, "particles": config.particles or 1, "options": options}
 
 
-def own_estimator(job: Any) -> str:
-    """The run's own choice in the command line's form: what `--estimator` named, else what Pyro does."""
-    config = job.config
-    if config.estimator:
-        return config.estimator
-    from pathscore.programs.lookup import programs
-
-    reparameterised = programs()[0].LATENTS[config.latent].reparameterised
-    return "pathwise" if reparameterised else "score"
+def own_estimator(job: Any, pair: Pair) -> str:
+    """The run's own choice in the command line's form: what `--estimator` named, else what Pyro does at each site."""
+    if job.config.estimator:
+        return job.config.estimator
+    chosen = {name: "pathwise" if site["fn"].has_rsample else "score" for name, site in pair.latents.items()}
+    kinds = sorted(set(chosen.values()))
+    return kinds[0] if len(kinds) == 1 else ",".join(f"{name}={kind}" for name, kind in chosen.items())
 
 
-def short(job: Any, x: Tensor, seed: int = 0) -> Comparison:
+def short(job: Any, args: Arguments, seed: int = 0) -> Comparison:
     """The table of a training run: its own estimator beside the usual ones, in a few seconds."""
-    x, own = x[:DATA], own_estimator(job)
-    found: dict[str, Any] = {own: own, **{name: name for name in SHORT}}
+    args = tuple(tensor[:DATA] for tensor in args) if job.local else args
     with job.svi.scope():
-        values = Pair(job.svi.model, job.svi.guide, (x,)).values
+        pair = Pair(job.svi.model, job.svi.guide, args)
+        own, values = own_estimator(job, pair), pair.values
+    found: dict[str, Any] = {own: own, **{name: name for name in SHORT}}
     replicates = max(100, min(1000, SHORT_VALUES // values))
-    return measure_job(job, x, found, replicates=replicates, warmup=50, seed=seed, skip_illegal=True)
+    return measure_job(job, args, found, replicates=replicates, warmup=50, seed=seed, skip_illegal=True)
 
 
-def finish(job: Any, x: Tensor, directory: Path) -> str:
+def finish(job: Any, args: Arguments, directory: Path) -> str:
     """Measure, write gradients.json and gradients.png into the run directory, and return the table for the terminal.
 
     Raises: RunDirError when the file system refuses.
     """
     try:
-        comparison = short(job, x, job.config.seed)
+        comparison = short(job, args, job.config.seed)
     except UsageError as error:
         return f"no table of gradients: {error}"
     rundir.write_text(directory / JSON, comparison.to_json())

@@ -18,10 +18,10 @@ GIGABYTE = 1e9
 def refuse_too_big(config: Config, x: torch.Tensor, states: int, device: torch.device) -> None:
     """Raise UsageError with the estimate where a step needs more memory than there is.
 
-    x: (N, X), the training set. states: joint states that the objective sums over, 1 if it samples.
+    x: (N, X) or (N, T, X), the training set. states: joint states that the objective sums over, 1 if it samples.
     """
     rows = min(config.batch_size or 1, len(x))
-    need, free = step_bytes(config, rows, x.shape[1], states), free_bytes(device)
+    need, free = step_bytes(config, rows, x.shape[1:].numel(), states), free_bytes(device)
     if need > free:
         what = f"--batch-size {rows} with --particles {config.particles}"
         summed = f" and {states} joint states" if states > 1 else ""
@@ -33,9 +33,7 @@ def refuse_too_big(config: Config, x: torch.Tensor, states: int, device: torch.d
 
 def step_bytes(config: Config, rows: int, width: int, states: int = 1) -> int:
     """Bytes of activations kept for the backward pass, at the least, for B = `rows` data of X = `width` values."""
-    # Per row: the decoder's output and its gradient; hidden units of one pass each way; parameters and draw of z.
-    hidden = 0 if config.trunk == "conv" else sum(config.hidden or ())
-    values = 2 * width + hidden + 2 * sum(config.layers or ())
+    values = config.program.kept(config.options, width)
     return rows * (config.particles or 1) * states * values * getattr(torch, config.dtype).itemsize
 
 

@@ -1,26 +1,26 @@
 """Open a run directory for diagnosis: `open_run(path) -> Run`, model and guide with the weights of the last checkpoint.
 
 Nothing of the process changes: initial weights are drawn beside the global random stream, and the programs are to be
-run inside `scratch_store()`, a parameter store that is thrown away.
+run inside the run's own parameter store, `with run.job.svi.scope(): …`.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
-from torch import nn
 
 from pathscore.config import Config
-from pathscore.errors import RunDirError
+from pathscore.data import Arguments
+from pathscore.errors import RunDirError, UsageError
 from pathscore.runs import checkpoint, rundir
-from pathscore.runs.assembly import Assembly, assemble, test_set
+from pathscore.runs.assembly import Assembly, assemble
 from pathscore.runs.metrics import read_metrics
+
+ROWS = 4
+"""Data points that the programs are run on once, to make the parameters that they make when first run."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,18 @@ class Run:
         return self.path.resolve().name
 
     @property
-    def held_out(self) -> tuple[torch.Tensor, np.ndarray | None]:
-        """All of x_test as the run's own evaluation scores it, (N, X), and its labels."""
-        labels = self.job.dataset.labels_test
-        return test_set(self.job), None if labels is None else labels.cpu().numpy()
+    def args(self) -> Arguments:
+        """What the programs are called with: the held-out data as the run's own evaluation scores them.
+
+        The training data where a latent variable is shared by all data points: the guide is a posterior of these.
+        """
+        return self.job.held_out if self.job.local else self.job.training
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The labels of the held-out rows, (N,)."""
+        labels = self.job.dataset.labels_test if self.job.local else None
+        return None if labels is None else labels.cpu().numpy()
 
 
 def open_run(path: str | Path) -> Run:
@@ -62,9 +70,10 @@ def open_run(path: str | Path) -> Run:
     loaded = checkpoint.load(path)
     with torch.random.fork_rng():
         job = assemble(config)
-    modules = loaded.payload["svi"]["modules"]
-    _restore(job.model, modules.get("model"), loaded.path)
-    _restore(job.guide, modules.get("guide"), loaded.path)
+    try:
+        job.svi.load_state_dict(loaded.payload["svi"], *(tensor[:ROWS] for tensor in job.held_out))
+    except UsageError as error:
+        raise RunDirError(f"{loaded.path} does not fit the run's configuration: {error}") from None
     step = int(loaded.payload["position"]["step"])
     summary = _json(path / rundir.SUMMARY)
     notes = [loaded.note] if loaded.note else []
@@ -74,23 +83,17 @@ def open_run(path: str | Path) -> Run:
             f"with --resume {path}."
         )
     metrics = read_metrics(path / rundir.METRICS)
-    job.model.eval()
-    job.guide.eval()
+    for module in job.svi.modules().values():
+        module.eval()
     return Run(path, _without_training_set(job), step, summary, metrics, tuple(notes))
 
 
 def _without_training_set(job: Assembly) -> Assembly:
-    """The job with no rows to train on: nothing here reads them, and they may be most of the memory."""
+    """The job with no rows to train on, unless they are what the guide is about: they may be most of the memory."""
+    if not job.local:
+        return job
     empty = replace(job.dataset, x=job.dataset.x[:0].clone(), labels=None)
     return replace(job, dataset=empty)
-
-
-def _restore(module: nn.Module, state: dict | None, where: Path) -> None:
-    try:
-        module.load_state_dict(state or {})
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise RunDirError(f"{where} does not fit the run's configuration: {reason}") from None
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -99,16 +102,3 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-@contextmanager
-def scratch_store() -> Iterator[None]:
-    """Run programs without leaving their parameters in Pyro's global store."""
-    store = pyro.get_param_store()
-    outside = store.get_state()
-    store.clear()
-    try:
-        yield
-    finally:
-        store.clear()
-        store.set_state(outside)

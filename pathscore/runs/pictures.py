@@ -1,8 +1,8 @@
-"""The pictures of one run: training curve, reconstructions beside originals, samples from the prior.
+"""The pictures of one run: its training curve, and those of its program.
 
 Each is a function from data to a matplotlib Figure of its own (no pyplot, no global style), dark ink on white;
-`save_pictures(run_dir, model, guide, x, shape) -> list of paths` makes all of them. Data x (N, X) of a layout `shape`,
-(C, H, W) for images; anything else is drawn as curves.
+`save_pictures(run_dir, job, args) -> list of paths` makes all of them. `of_rows` is there for programs that draw rows x
+(N, X) of a layout `shape`, (C, H, W) for images; anything else is drawn as curves.
 """
 
 import math
@@ -68,24 +68,29 @@ def prior_samples(means: torch.Tensor, shape: Sequence[int]) -> Figure:
     return _grid(list(means.split(COLUMNS)), shape, "E[x | z] at draws z of the prior")
 
 
-def save_pictures(
-    run_dir: str | Path, model: Program, guide: Program, x: torch.Tensor, shape: Sequence[int], *, seed: int = 0
-) -> list[Path]:
-    """Draw and save training.png, reconstructions.png and samples.png of a run; returns their paths.
+def save_pictures(run_dir: str | Path, job: Any, args: tuple) -> list[Path]:
+    """Draw and save training.png and the pictures of the run's program; returns their paths.
 
-    x (N, X): held-out data. Call it inside the run's parameter store, `with svi.scope()`. Draws come from a random
-    stream of their own. Raises RunDirError when a file cannot be written.
+    job: an `Assembly`. args: the held-out data. Call it inside the run's parameter store, `with svi.scope()`. Draws
+    come from a random stream of their own. Raises RunDirError when a file cannot be written.
     """
     run_dir = Path(run_dir)
-    some = x[: 2 * COLUMNS]
-    many = x[torch.arange(ROWS * COLUMNS, device=x.device) % len(x)]
-    with isolated((x,), seed):
+    with isolated(args or (torch.zeros(1, device=job.svi.device()),), job.config.seed):
         figures = {
             "training": training_curve(read_metrics(run_dir / "metrics.jsonl")),
-            "reconstructions": reconstructions(some, rebuilt(model, guide, some), shape),
-            "samples": prior_samples(drawn(model, many), shape),
+            **job.program.pictures(job.model, job.guide, args, job.dataset, job.config.options),
         }
     return [_save(figure, run_dir / f"{name}.png") for name, figure in figures.items()]
+
+
+def of_rows(model: Program, guide: Program, x: torch.Tensor, shape: Sequence[int]) -> dict[str, Figure]:
+    """Reconstructions of rows of x (N, X), and samples from the prior."""
+    some = x[: 2 * COLUMNS]
+    many = x[torch.arange(ROWS * COLUMNS, device=x.device) % len(x)]
+    return {
+        "reconstructions": reconstructions(some, rebuilt(model, guide, some), shape),
+        "samples": prior_samples(drawn(model, many), shape),
+    }
 
 
 def rebuilt(model: Program, guide: Program, x: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ class Training:
     epochs, steps: how long, one of the two. seed, binarize: of the data, as `epoch_order` and `binarize` take them.
     log_steps: steps between two lines of metrics. checkpoint_seconds, checkpoint_steps: time or steps between two
     checkpoints, whichever comes first; one is written at the end in any case. quiet: no progress bar.
+    whole: the loss of a step is that of the whole data set, and not the sum over the rows of its batch.
 
     Raises: UsageError for a length or a batch size below 1.
     """
@@ -26,6 +27,7 @@ class Training:
     checkpoint_seconds: float = 30.0
     checkpoint_steps: int | None = None
     quiet: bool = False
+    whole: bool = False
 
     def __post_init__(self):
         if (self.epochs is None) == (self.steps is None):

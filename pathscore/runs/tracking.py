@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-
+from pathscore.data import Arguments
 from pathscore.evaluation.validation import evaluating
 from pathscore.gradients.lab import Lab, read_estimators
 from pathscore.machine.streams import beside
@@ -23,16 +22,17 @@ REPLICATES = 200
 class Tracker:
     """Measures the named estimators whenever it is called.
 
-    job: a `pathscore.runs.assembly.Assembly`. names: as `--estimators` takes them. x (N, X): the first eight rows
-    are used. settings: objective, particles and options of `Lab`.
+    job: a `pathscore.runs.assembly.Assembly`. names: as `--estimators` takes them. args: held-out data, of which the
+    first eight rows are used. settings: objective, particles and options of `Lab`.
 
     Raises: UsageError for an estimator that cannot serve the program.
     """
 
-    def __init__(self, job: Any, names: str, x: Tensor, **settings: Any) -> None:
-        self.job, self.x, self.calls = job, x[:DATA], 0
+    def __init__(self, job: Any, names: str, args: Arguments, **settings: Any) -> None:
+        self.job, self.calls = job, 0
+        args = tuple(tensor[:DATA] for tensor in args) if job.local else job.training
         with job.svi.scope(), evaluating(job.svi):
-            self.lab = Lab(job.svi.model, job.svi.guide, (self.x,), **{**settings_of(job), **settings})
+            self.lab = Lab(job.svi.model, job.svi.guide, args, **{**settings_of(job), **settings})
             self.elbos = self.lab.objectives(read_estimators(names))
 
     def __call__(self) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class Tracker:
         self.calls += 1
         found = {}
         svi = self.job.svi
-        with svi.scope(), evaluating(svi), beside(self.x.device, "track", self.job.config.seed, self.calls):
+        with svi.scope(), evaluating(svi), beside(svi.device(), "track", self.job.config.seed, self.calls):
             for name, elbo in self.elbos.items():
                 self.lab.learn(elbo, ADAPT)
                 moments, _, _ = self.lab.draw(elbo, REPLICATES)

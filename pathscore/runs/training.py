@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
+from pathscore.data import Arguments
 from pathscore.data.batches import Batches
 from pathscore.data.epochs import binarize
 from pathscore.elbos.kl_weight import KLWeight
@@ -35,11 +36,11 @@ __all__ = ["METRICS", "Fitted", "Loop", "Position", "Training", "fit"]
 
 def fit(
     svi: SVI,
-    x: Tensor,
+    x: Tensor | Arguments,
     training: Training,
     *,
     run_dir: Path | None = None,
-    x_valid: Tensor | None = None,
+    x_valid: Tensor | Arguments | None = None,
     kl_weight: KLWeight | None = None,
     config: dict[str, Any] | None = None,
     resume: bool = False,
@@ -47,6 +48,8 @@ def fit(
 ) -> Fitted:
     """Train `svi` on the rows of x (N, X), validating after each epoch on x_valid if given.
 
+    x, x_valid: a tensor, or the tuple of tensors that the programs are called with, (x, y) for example; () for programs
+        without arguments. Of a tuple, `training.binarize` is about the first.
     run_dir: where metrics and checkpoints go; none are written without it. The caller holds `checkpoint.lock`.
     kl_weight: the weight that model and guide were wrapped with (`kl_weighted`), moved from step to step.
     config: plain values kept in the checkpoint; a resumed run must have the same, but for `config.FREE`.
@@ -60,23 +63,46 @@ def fit(
     loop = Loop(svi, x, training, run_dir, kl_weight or KLWeight(), config or {})
     loop.probe = probe
     if x_valid is not None:
-        loop.x_valid = binarize(x_valid, "static" if training.binarize == "dynamic" else training.binarize)
+        first, *others = as_arguments(x_valid)
+        mode = "static" if training.binarize == "dynamic" else training.binarize
+        loop.x_valid = (binarize(first, mode), *others)
     if resume:
         loop.resume()
     return loop.run()
+
+
+def as_arguments(x: Tensor | Arguments) -> Arguments:
+    """One tensor as the tuple of a call's arguments.
+
+    Raises: UsageError for anything but tensors with the same first axis.
+    """
+    data = (x,) if isinstance(x, Tensor) else tuple(x)
+    if not all(isinstance(part, Tensor) for part in data):
+        kinds = ", ".join(type(part).__name__ for part in data)
+        raise UsageError(f"fit takes a tensor or a tuple of tensors, got {kinds}: convert it with torch.as_tensor")
+    if len({len(part) for part in data}) > 1:
+        raise UsageError(f"fit takes tensors with one row for each data point, got {[len(part) for part in data]} rows")
+    return data
 
 
 class Loop:
     """One run: its position and everything that a step, an epoch's end and a checkpoint need."""
 
     def __init__(
-        self, svi: SVI, x: Tensor, training: Training, run_dir: Path | None, kl_weight: KLWeight, config: dict[str, Any]
+        self,
+        svi: SVI,
+        x: Tensor | Arguments,
+        training: Training,
+        run_dir: Path | None,
+        kl_weight: KLWeight,
+        config: dict[str, Any],
     ):
         self.svi, self.training, self.run_dir, self.kl_weight, self.config = svi, training, run_dir, kl_weight, config
-        self.batches = Batches(x, training.batch_size, training.seed, training.binarize)
+        data = as_arguments(x)
+        self.batches = Batches(data, training.batch_size, training.seed, training.binarize)
         self.total = training.steps or (training.epochs or 0) * len(self.batches)
-        self.device = x.device
-        self.x_valid: Tensor | None = None
+        self.device = data[0].device if data else svi.device()
+        self.x_valid: Arguments | None = None
         self.probe: Callable[[], dict[str, Any]] | None = None
         self.at = Position()
         self.note: str | None = None
@@ -90,7 +116,7 @@ class Loop:
         checkpoint.require_same_config(loaded, self.config)
         self.at = Position(**loaded.payload["position"])
         try:
-            self.svi.load_state_dict(loaded.payload["svi"], next(self.batches.rest(self.at.epoch)))
+            self.svi.load_state_dict(loaded.payload["svi"], *next(self.batches.rest(self.at.epoch)))
         except UsageError as error:
             raise RunDirError(f"{loaded.path}: {error}") from None
         streams.write(loaded.payload["rng"], self.device)
@@ -128,16 +154,17 @@ class Loop:
             self._save_if_due(wish)
         self._end_epoch()
 
-    def _step(self, batch: Tensor) -> None:
+    def _step(self, batch: Arguments) -> None:
         at = self.at
         self.kl_weight.advance(at.step)
         try:
-            loss = self.svi.step(batch)
+            loss = self.svi.step(*batch)
         except NumericsError as error:
             raise NumericsError(f"{error}{self._last_good()}") from error.__cause__
         loss = loss[0] if isinstance(loss, tuple) else loss
-        at.step, at.batch, at.rows, at.closed = at.step + 1, at.batch + 1, at.rows + len(batch), False
-        at.loss += loss * len(batch) if self.svi.per_datum else loss
+        rows = len(batch[0]) if batch and not self.training.whole else 1
+        at.step, at.batch, at.rows, at.closed = at.step + 1, at.batch + 1, at.rows + rows, False
+        at.loss += loss * rows if self.svi.per_datum else loss
         at.train_elbo = -at.loss / at.rows
         now = time.perf_counter()
         at.seconds, self._mark = at.seconds + now - self._mark, now
