@@ -12,6 +12,7 @@ import io
 import re
 import typing
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,10 +52,6 @@ def parse(words: Sequence[str], prog: str) -> tuple[Config, Invocation]:
         raise UsageError("--data and --dataset both say what to train on: give one of them")
     if base is None:
         return first.validate(), call
-    if call.config is not None and call.resume is not None:
-        raise UsageError("--config and --resume both say what to run: give one of them")
-    if call.out is not None and call.resume is not None:
-        raise UsageError("--resume goes on in the directory of the run: leave --out away")
     if "--dataset" in given and call.config is not None:
         base = dataclasses.replace(base, data=None)
     config, _ = read(words, prog, lengthened(under(base, word), first))
@@ -66,6 +63,10 @@ def parse(words: Sequence[str], prog: str) -> tuple[Config, Invocation]:
 def starting_point(words: Sequence[str]) -> tuple[Config | None, str]:
     """The configuration that a preset or a run directory holds, if one is named, and the word of the program."""
     preset, run = value_of(words, "--config"), value_of(words, "--resume")
+    if preset and run:
+        raise UsageError("--config and --resume both say what to run: give one of them")
+    if run and value_of(words, "--out"):
+        raise UsageError("--resume goes on in the directory of the run: leave --out away")
     base = None
     if preset:
         base = Config.from_toml(preset)
@@ -76,7 +77,7 @@ def starting_point(words: Sequence[str]) -> tuple[Config | None, str]:
 
 def value_of(words: Sequence[str], flag: str) -> str | None:
     """The value that the words give a flag, before they are parsed."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
         if word == flag:
             return following or None
         if word.startswith(f"{flag}="):

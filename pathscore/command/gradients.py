@@ -107,7 +107,7 @@ def _of_run(directory: str, words: Sequence[str]) -> tuple[Any, Common]:
     settings = {"particles": request.particles, "elbo": request.elbo}
     found = measure_job(
         run.job,
-        tuple(tensor[: request.data] for tensor in run.args) if run.job.local else run.args,
+        tuple(t[: request.data] for t in run.job.examined) if run.job.local else run.job.examined,
         read_estimators(request.estimators),
         replicates=request.replicates or {"sites": 2000}.get(request.of, 200),
         of=request.of,

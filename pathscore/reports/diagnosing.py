@@ -58,7 +58,7 @@ def diagnose(
     run = open_run(run_dir)
     effort = effort or Effort()
     job = run.job
-    args, labels = some(run.args, effort.points) if job.local else run.args, run.labels
+    args, labels = some(job.examined, effort.points) if job.local else job.examined, run.labels
     labels = None if labels is None else labels[: effort.points]
     with job.svi.scope():
         progress("posterior.nc")

@@ -62,6 +62,11 @@ class Assembly:
         return binarized(self.dataset.arguments(self.program.takes, test=True), "static" if mode == "dynamic" else mode)
 
     @property
+    def examined(self) -> Arguments:
+        """What the lab and the diagnostics look at: held-out data, or the training set where a latent is shared."""
+        return self.held_out if self.local else self.training
+
+    @property
     def local(self) -> bool:
         """Whether the bound is a sum over data points, each with latent variables of its own."""
         return bool(self.training) and not self.program.whole

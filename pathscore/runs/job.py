@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from pathscore.config import Config
 from pathscore.machine.precision import matmul_precision
-from pathscore.programs.lookup import place_name
+from pathscore.programs.entry import Program
+from pathscore.programs.lookup import place_name, place_of
 from pathscore.runs import checkpoint, rundir
 from pathscore.runs.assembly import Assembly, assemble
 from pathscore.runs.measuring import finish
@@ -119,7 +120,7 @@ def execute(job: Assembly, call: Call) -> Done:
             args = job.held_out
             summary = summarise(job, fitted, args)
             save_pictures(directory, job, args)
-        call.say(finish(job, args or job.training, directory))
+        call.say(finish(job, job.examined, directory))
         rundir.write_text(directory / rundir.SUMMARY, json.dumps(finite(summary), indent=2) + "\n")
     print(closing(job, summary, directory))
     return Done(directory, summary)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from pathscore.config import Config
-from pathscore.data import Arguments
 from pathscore.errors import RunDirError, UsageError
 from pathscore.runs import checkpoint, rundir
 from pathscore.runs.assembly import Assembly, assemble
@@ -43,14 +42,6 @@ class Run:
     def name(self) -> str:
         """Name of the run directory."""
         return self.path.resolve().name
-
-    @property
-    def args(self) -> Arguments:
-        """What the programs are called with: the held-out data as the run's own evaluation scores them.
-
-        The training data where a latent variable is shared by all data points: the guide is a posterior of these.
-        """
-        return self.job.held_out if self.job.local else self.job.training
 
     @property
     def labels(self) -> np.ndarray | None:

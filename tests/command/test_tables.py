@@ -9,24 +9,19 @@ import models
 from pathscore.command import cli
 from pathscore.command import tables as matrix
 from pathscore.compiling.compiled_elbo import WHEN
+from pathscore.config import options_of
 from pathscore.config.choices import CHOICES
 from pathscore.data import BINARIZE, DATASETS, load_dataset
 from pathscore.elbos import ELBOS
 from pathscore.elbos.site import KLS
 from pathscore.elbos.vimco import FILLS
 from pathscore.estimators import ESTIMATORS
+from pathscore.programs.entry import HOLDS, Program
 from pathscore.runs import job
 from pathscore.svi.optimiser import OPTIMIZERS
 from pathscore.svi.schedules import SCHEDULES
 
 TABLES = {
-    "model": models.MODELS,
-    "latent": models.LATENTS,
-    "likelihood": models.LIKELIHOODS,
-    "trunk": models.TRUNKS,
-    "activation": models.ACTIVATIONS,
-    "prior": models.PRIORS,
-    "guide": guides.GUIDES,
     "elbo": ELBOS,
     "kl": KLS,
     "fill": FILLS,
@@ -44,8 +39,32 @@ CELLS = [(elbo, latent, x) for elbo in ELBOS for latent in models.LATENTS for x 
 SHORT = ["--steps", "3", "--eval-samples", "4", "--hidden", "8", "--quiet"]
 
 
+VAE = {
+    "latent": models.LATENTS,
+    "likelihood": models.LIKELIHOODS,
+    "trunk": models.TRUNKS,
+    "activation": models.ACTIVATIONS,
+    "prior": models.PRIORS,
+    "guide": guides.GUIDES,
+}
+
+
 def test_the_command_line_offers_exactly_what_the_tables_hold():
     assert {kind: tuple(table) for kind, table in TABLES.items()} == CHOICES
+    options = options_of(models.MODELS["vae"].load().options)
+    assert {name: tuple(table) for name, table in VAE.items()} == {n: o.words for n, o in options.items() if o.words}
+
+
+def test_what_a_data_set_is_said_to_hold_is_what_it_holds():
+    for name, source in DATASETS.items():
+        if source.offline:
+            assert load_dataset(name).holds == source.holds
+
+
+def test_every_entry_of_the_models_is_a_program_with_its_own_options():
+    for listed in models.MODELS.values():
+        program = listed.load()
+        assert isinstance(program, Program) and listed.doc and set(program.takes) <= set(HOLDS)
 
 
 @pytest.fixture(autouse=True)

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pathscore.config.choices import CHOICES
-from pathscore.config.config import OPTIONS, SIZES, SMALL_WIDTH, Config
-from pathscore.config.options import KINDS
+from pathscore.config.config import SIZES, SMALL_WIDTH, Config
+from pathscore.config.options import KINDS, options_of
 from pathscore.errors import PathscoreError, RunDirError, UsageError
 from pathscore.runs.rundir import create, read_config, write_config
 
+OPTIONS = options_of(type(Config()))
 NUMBERS = st.floats(1e-6, 0.9)
 BY_KIND = {
     bool: st.booleans(),
@@ -29,10 +29,10 @@ def values(item):
     """Legal values of one option."""
     if item.name == "device":
         legal = st.sampled_from(["auto", "cpu", "mps", "cuda", "cuda:1"])
-    elif item.choices is None:
+    elif not item.words:
         legal = BY_KIND[next(kind for kind, known in KINDS.items() if known is item.kind)]
     else:
-        legal = st.sampled_from(CHOICES[item.choices])
+        legal = st.sampled_from(item.words)
     return st.none() | legal if item.optional else legal
 
 
@@ -100,12 +100,15 @@ def test_a_preset_that_cannot_be_read_is_refused(tmp_path, content):
 
 
 def test_auto_is_settled_by_the_data_and_what_was_given_stays():
-    small = Config().for_data(64, "static")
-    large = Config(hidden=(7,)).for_data(784, "static")
-    assert (small.layers, small.batch_size) == (SIZES[True]["layers"], SIZES[True]["batch_size"])
-    assert (large.layers, large.hidden) == (SIZES[False]["layers"], (7,))
+    small = Config().settled(64, {"layers": (16,), "hidden": (8,), "binarize": "static", "dataset": "digits"})
+    large = Config(hidden=(7,)).settled(784, {"layers": (50,), "hidden": (8,)})
+    assert (small.layers, small.binarize) == ((16,), "static")
+    assert (small.batch_size, large.batch_size) == (SIZES[True]["batch_size"], SIZES[False]["batch_size"])
+    assert (large.layers, large.hidden, large.binarize) == ((50,), (7,), "none")
     assert SMALL_WIDTH < 784
-    assert Config(steps=5).for_data(64, "none").epochs is None
+    assert Config(steps=5).settled(64, {}).epochs is None
+    assert Config().settled(64, {"steps": 9}).steps == 9 and Config().settled(64, {"steps": 9}).epochs is None
+    assert Config(epochs=2).settled(64, {"steps": 9}).steps is None
     automatic = {name for name, item in OPTIONS.items() if item.none == "auto"}
     unsettled = {name for name in automatic if getattr(small, name) is None}
     assert unsettled == {"threads", "particles"}  # these wait for the machine and the objective

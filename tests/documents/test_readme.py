@@ -25,16 +25,17 @@ def commands() -> list[list[str]]:
 
 
 def test_the_tables_are_current(tmp_path):
-    copy = tmp_path / "README.md"
-    copy.write_text(README, encoding="utf-8")
-    matrix.write_readme(copy)
-    assert copy.read_text(encoding="utf-8") == README, "run: python -m pathscore.command.tables README.md"
+    page = (ROOT / "docs" / "choices.md").read_text(encoding="utf-8")
+    copy = tmp_path / "choices.md"
+    copy.write_text(page, encoding="utf-8")
+    matrix.write_page(copy)
+    assert copy.read_text(encoding="utf-8") == page, "run: python -m pathscore.command.tables docs/choices.md"
 
 
 def test_a_file_without_marks_is_refused(tmp_path):
     (tmp_path / "a.md").write_text("# nothing")
     with pytest.raises(UsageError, match="has no marks"):
-        matrix.write_readme(tmp_path / "a.md")
+        matrix.write_page(tmp_path / "a.md")
 
 
 def test_every_run_and_verb_of_the_readme_parses():

@@ -17,7 +17,7 @@ from pathscore.errors import NumericsError, RunDirError, UsageError
 from pathscore.reports import compare, diagnose
 from pathscore.reports.entries import paired
 from pathscore.runs import checkpoint
-from pathscore.runs.opening import open_run, scratch_store
+from pathscore.runs.opening import open_run
 
 QUICK = Effort(
     points=40, draws=40, replicates=80, gap_points=4, gap_steps=5, chain_points=0, check_draws=9, predictive_draws=5
@@ -87,8 +87,8 @@ def test_diagnose_writes_the_draws_the_numbers_the_pictures_and_the_page(run):
 
 def test_the_same_seed_gives_the_same_numbers(run):
     opened = open_run(run)
-    x = opened.held_out[0][:20]
-    with scratch_store():
+    x = opened.job.held_out[0][:20]
+    with opened.job.svi.scope():
         a, b = (
             examine(opened.job.model, opened.job.guide, x, effort=QUICK, names=["importance", "calibration"])
             for _ in range(2)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pathscore.command import cli
-from pathscore.config import OPTIONS, Config
+from pathscore.config import Config, options_of
 from pathscore.runs import checkpoint, job
 from pathscore.runs.rundir import read_config
 
@@ -183,7 +183,7 @@ def test_own_data_with_a_split_and_without(tmp_path, capsys):
 @pytest.mark.parametrize("preset", sorted((ROOT / "configs").glob("*.toml")), ids=lambda path: path.stem)
 def test_every_preset_is_a_configuration(preset):
     config = Config.from_toml(preset)
-    assert any(getattr(config, name) != item.default for name, item in OPTIONS.items())
+    assert any(getattr(config, name) != item.default for name, item in options_of(type(config)).items())
 
 
 @pytest.mark.proof

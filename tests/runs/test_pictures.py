@@ -9,8 +9,10 @@ import torch
 
 from guides import AmortizedGuide
 from models import VAE
+from pathscore.config import Config
 from pathscore.errors import RunDirError
 from pathscore.runs import pictures as report
+from pathscore.runs.assembly import assemble
 
 LINES = [
     {"step": 50, "seconds": 1.0, "train_elbo": -30.0},
@@ -67,10 +69,12 @@ def test_data_that_are_no_images_are_drawn_as_curves_in_their_own_units():
 @pytest.mark.parametrize(("likelihood", "shape"), [("bernoulli", (1, 3, 3)), ("normal", (9,))])
 def test_pictures_of_a_run_are_written_and_the_random_stream_is_left_alone(tmp_path, likelihood, shape):
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES))
-    model, guide = VAE(9, likelihood=likelihood), AmortizedGuide(9)
     x = torch.bernoulli(torch.full((5, 9), 0.5))
+    np.savez(tmp_path / "own.npz", x=x.reshape(5, *shape))
+    job = assemble(Config(data=str(tmp_path / "own.npz"), likelihood=likelihood))
+    (tmp_path / "own.npz").unlink()
     before = torch.get_rng_state()
-    paths = report.save_pictures(tmp_path, model, guide, x, shape)
+    paths = report.save_pictures(tmp_path, job, job.held_out)
     assert torch.equal(before, torch.get_rng_state())
     assert [path.name for path in paths] == ["training.png", "reconstructions.png", "samples.png"]
     assert {path.name for path in tmp_path.iterdir()} == {"metrics.jsonl", *(path.name for path in paths)}
@@ -90,4 +94,4 @@ def test_rebuilt_and_drawn_are_means_of_the_observed_site():
 
 def test_a_directory_that_is_gone_is_one_line(tmp_path):
     with pytest.raises(RunDirError, match="cannot write"):
-        report.save_pictures(tmp_path / "gone", VAE(9), AmortizedGuide(9), torch.zeros(2, 9), (1, 3, 3))
+        report.save_pictures(tmp_path / "gone", job := assemble(Config()), job.held_out)

@@ -1,7 +1,7 @@
 """The imports of the source tree, read as text: `imports_of(root) -> {module: modules it imports}`, climbs, circles.
 
-Imports inside functions and under `TYPE_CHECKING` count like any other. A room is a folder of `pathscore`, or one of
-the packages `models` and `guides`.
+Imports inside functions and under `TYPE_CHECKING` count like any other. A room is a folder of `pathscore`, one of
+the packages `models` and `guides`, or `models/entries`, which stands above them all.
 """
 
 import ast
@@ -11,6 +11,7 @@ from pathlib import Path
 PACKAGES = ("pathscore", "models", "guides")
 
 FLOORS = (
+    ("entries",),
     ("guides",),
     ("models",),
     ("command",),
@@ -65,6 +66,8 @@ def _imported(path: Path, known: dict[str, Path]):
 def room(module: str) -> str:
     """The room of a module: "svi" for "pathscore.svi.state", "models" for "models.vae"."""
     parts = module.split(".")
+    if parts[:2] == ["models", "entries"]:
+        return "entries"
     return parts[0] if parts[0] != "pathscore" or len(parts) == 1 else parts[1]
 
 
