@@ -15,7 +15,7 @@ class Case:
 
     hidden: width of the one hidden layer of each network, None for an affine map. latent: a family of
     `models.LATENTS`. estimator: of `pathscore.ESTIMATORS`, None for the objective's own gradient. evaluations: passes
-    through the decoder that a step makes per datum.
+    through the decoder that a step makes per data point.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Case:
 
     @property
     def raw(self) -> int:
-        """Numbers that the encoder gives per datum."""
+        """Numbers that the encoder gives per data point."""
         return self.latents * (2 if self.latent == "normal" else 1)
 
     @property

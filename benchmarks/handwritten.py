@@ -60,7 +60,7 @@ def normal_loss(encoder: nn.Module, decoder: nn.Module) -> Loss:
 
 
 def bernoulli_loss(encoder: nn.Module, decoder: nn.Module) -> Loss:
-    """DiSARM: ½ (f(b) − f(b̃)) (−1)^b̃ 1[b ≠ b̃] σ(|φ|), f the negative ELBO of a datum."""
+    """DiSARM: ½ (f(b) − f(b̃)) (−1)^b̃ 1[b ≠ b̃] σ(|φ|), f the negative ELBO of a data point."""
     log_half = torch.tensor(0.5).log().item()
 
     def loss_of(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -107,7 +107,7 @@ def rows(name: str) -> list[dict]:
 
 
 def overview() -> str:
-    """One line an estimator, from the class attributes."""
+    """One line per estimator, from the class attributes."""
     head = "| name | families | K | unbiased | model's derivative | evaluations a particle | reference |\n" + "|---" * 7
     return "\n".join([head + "|", *(f"| {' | '.join(facts(cls))} |" for cls in ESTIMATORS.values()), ""])
 
@@ -177,7 +177,7 @@ def measured(name: str) -> str:
         + " |"
         for row in found["estimators"]
     ]
-    what = f"{found['replicates']:,} gradients each, held against: {found['reference']}."
+    what = f"{found['replicates']:,} gradients each, reference: {found['reference']}."
     return "\n".join([f"### {title}\n", f"```bash\n{commands}\n```\n", head, *lines, "", f"{what}\n"])
 
 

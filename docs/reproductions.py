@@ -12,7 +12,7 @@ from pathscore.runs.metrics import read_metrics
 
 
 def sums(lines: list[dict]) -> dict[int, float]:
-    """Step → sum of the training bound over all steps up to it, in nats per datum."""
+    """Step → sum of the training bound over all steps up to it, in nats per data point."""
     found, before, start = {0: 0.0}, 0.0, 0
     for line in lines:
         found[line["step"]] = before + line["train_elbo"] * (line["step"] - start)

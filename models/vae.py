@@ -34,7 +34,7 @@ PRIORS = ("fixed", "learned")
 class VAE(nn.Module):
     """Deep latent variable model with L layers of latent variables, drawn top down.
 
-    data_size: X, numbers per datum (the default is that of the digits). shape: their layout, (C, H, W) for `conv`.
+    data_size: X, numbers per data point (the default is that of the digits). shape: their layout, (C, H, W) for `conv`.
     latent: family, one of `LATENTS`. layers: sizes of z1, …, zL. classes: M, for `categorical` only.
     likelihood: one of `LIKELIHOODS`. trunk, hidden, activation: the networks, see `TRUNKS`.
     prior: "fixed" at the family's standard member, or "learned" from there.

@@ -49,6 +49,7 @@ def tables() -> dict[str, dict[str, str]]:
 
 def estimator_line(cls: type) -> str:
     """An estimator's formula, whether it is biased, and its reference."""
+    # A subclass of Estimator, whatever its type says.
     return f"{cls.formula}{'' if cls.unbiased else ' (biased)'}; {cls.reference}"  # type: ignore[attr-defined]
 
 

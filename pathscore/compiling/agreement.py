@@ -21,7 +21,7 @@ from pathscore.machine import streams
 
 DRAWS = 3
 FLOOR = 1e-2
-"""A gradient smaller than this share of the whole is held against that share of the whole."""
+"""A gradient smaller than this share of the whole is compared with that share of the whole."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@
 The first evaluation of a program runs eagerly and makes its parameters; the second with arguments of these shapes
 builds a graph, and every later one runs it. Other shapes (the smaller last batch of an epoch) run eagerly, which is the
 same estimate from the same random stream: no batch is padded, repeated or left out, and nothing is built by surprise. A
-graph is held against the eager objective before its first use and again before its 2nd, 4th, 8th … use, and is dropped
+graph is compared with the eager objective before its first use and again before its 2nd, 4th, 8th … use, and is dropped
 when they differ.
 """
 

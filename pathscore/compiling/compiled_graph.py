@@ -94,7 +94,7 @@ class CompiledGraph:
         return tuple(losses), norm, list(out[1 + assumes :])
 
     def check(self, args: tuple, kwargs: dict) -> None:
-        """Hold the graph against the eager objective; parameters, state and random stream stay as they are.
+        """Compare the graph with the eager objective; parameters, state and random stream stay as they are.
 
         Both multiply in full float32: rounded to bfloat16, products differ with how they are formed.
 

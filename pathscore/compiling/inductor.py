@@ -56,7 +56,7 @@ def compile_graph(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any
     device = inputs[0].device.type if inputs else "cpu"
     options = OPTIONS | (CPU_OPTIONS if device == "cpu" else {})
     with no_grad(), no_word_of_cuda():
-        return _inductor.compile(graph, inputs, options=options)  # type: ignore
+        return _inductor.compile(graph, inputs, options=options)  # type: ignore  # private to torch, without types
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def apart_from_bias(node: Node) -> Node | None:
 
     As a sum TorchInductor would put it back; its single call first copies b into every row.
     """
-    if node.kwargs or node.args[0].meta["val"].ndim > 1:  # type: ignore[union-attr]
+    if node.kwargs or node.args[0].meta["val"].ndim > 1:  # type: ignore[union-attr]  # a Node, by its operation
         return None
     bias, left, right = node.args
     product = _call(node, aten.mm.default, left, right)

@@ -3,7 +3,7 @@
     read(IdxSet, data_dir, download) -> train images, train labels, test images, test labels
 
 Images are uint8 (N, 28, 28), labels int64 (N,). torchvision's class reads and downloads; each file is checked first, by
-kind, size, header and, where it is known, sha256: torchvision reads a file with altered pixels without a word.
+kind, size, header and, where it is known, sha256: torchvision reads a file with altered pixels and says nothing.
 """
 
 import hashlib

@@ -65,7 +65,7 @@ def _check_layout(where: str, x: Tensor) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise DataError(f"{where} is {getattr(x, 'dtype', type(x).__name__)}, not float: convert it with x.float()")
     if x.dim() != 2:
-        raise DataError(f"{where} has shape {tuple(x.shape)}, not (rows, values): flatten each datum")
+        raise DataError(f"{where} has shape {tuple(x.shape)}, not (rows, values): flatten each data point")
     if 0 in x.shape:
         raise DataError(f"{where} is empty, {x.shape[0]} rows of {x.shape[1]} values: give at least one row")
 

@@ -56,7 +56,7 @@ def clip_start(ax, values: np.ndarray) -> None:
 def comparison_plot(palette: Palette, runs: Mapping[str, Metrics], x: str, evaluations: Mapping[str, float]) -> Figure:
     """Validation (or training) ELBO of several runs against "step", "seconds" or "evaluations".
 
-    `evaluations[name]`: log-density evaluations of one datum in one step (batch size × rows).
+    `evaluations[name]`: log-density evaluations of one data point in one step (batch size × rows).
     """
     lines = {}
     for name, metrics in runs.items():

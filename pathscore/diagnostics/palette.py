@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours of one theme; series colours are told apart by readers with colour-vision deficiencies."""
+    """Colours of one theme; series colours can be distinguished by readers with colour-vision deficiencies."""
 
     name: str
     background: str

@@ -1,8 +1,9 @@
-"""Does data from the model look like the data? Ranks and a rootogram of one summary of each datum.
+"""Does data from the model look like the data? Ranks and a rootogram of one summary of each data point.
 
 `check(model, guide, args) -> Predictive`. The summary T(x) (how many pixels are on; for real data the mean) of each
-held-out datum is ranked among the summaries of data drawn from the model alone, p(z) p(x | z), each datum against
-draws of its own. If the model is right the ranks are independent and uniform: a test. The same summary of posterior
+held-out data point is ranked among the summaries of data drawn from the model alone, p(z) p(x | z), each data point
+against draws of its own. If the model is right the ranks are independent and uniform: a test. The same summary of
+posterior
 predictive draws is kept for the picture only: the guide has seen x, so its ranks crowd around ½ even when all is
 well. Densities over 0/1 values and smoothed histograms mislead silently and are not drawn.
 
@@ -46,7 +47,7 @@ class Predictive:
 
 
 def check(model: Callable, guide: Callable, args: tuple, *, draws: int = 99, seed: int | None = None) -> Predictive:
-    """Draw each datum `draws` times from prior and posterior predictive and compare.
+    """Draw each data point `draws` times from prior and posterior predictive and compare.
 
     Raises UsageError for several observed sites or none.
     """

@@ -2,7 +2,7 @@
 
 `reliability(model, guide, args) -> Reliability`. Pixel probabilities E[x | z], z ~ q(z | x), are compared with the
 pixels of the same x: among pixels given probability ½, how many are on? The guide has seen x, so that even under a
-right model with the exact posterior the answer isn't ½; the curve of held-out data is therefore held against the
+right model with the exact posterior the answer isn't ½; the curve of held-out data is therefore compared with the
 curve of data sets simulated from the model and put through the same guide. Observed shares are an isotonic
 regression on the predicted probability (pooled adjacent violators, PAVA), so that no smoothing is chosen.
 

@@ -43,5 +43,5 @@ class Rule:
         """The limits in words; a first limit of 0 means any size that can be told from chance."""
         side = "above" if self.rising else "below"
         watch, bad = (self.form.format(limit) for limit in self.limits)
-        first = f"watch {side} {watch}" if self.limits[0] else "watch when it is no chance (false-alarm rate 0.1 %)"
+        first = f"watch {side} {watch}" if self.limits[0] else "watch: significant at 0.1 %"
         return f"{first}, bad {side} {bad}"

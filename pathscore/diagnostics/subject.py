@@ -62,8 +62,8 @@ class Subject:
     tree: Any  # xarray.DataTree
     effort: Effort = field(default_factory=Effort)
     labels: np.ndarray | None = None
-    image_shape: tuple[int, ...] | None = None  # (C, H, W) of one datum
-    simulated: bool = False  # the data were drawn from the model: nothing is held against the model itself
+    image_shape: tuple[int, ...] | None = None  # (C, H, W) of one data point
+    simulated: bool = False  # the data were drawn from the model: nothing is compared with the model itself
 
     @cached_property
     def layout(self) -> Layout:

@@ -2,7 +2,7 @@
 
 `traverse(subject, use) -> [Picture]`: the units with the largest rate of the site next to the data, each moved over the
 range it has in the aggregate posterior (0 → 1 for a discrete unit) while the others stay at the guide's draw for one
-datum. Works for any model with one latent site below the data and a likelihood that has a mean.
+data point. Works for any model with one latent site below the data and a likelihood that has a mean.
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""Averaging what-if rows into the bound: where they are draws from q (DiSARM) or an exact sum (enum), all rows count.
+"""Averaging counterfactual rows into the bound, where they are draws from q (DiSARM) or an exact sum (enum).
 
 Every site whose estimator offers `weights` proposes a weighted mean over the base row and its own rows; the bound is
 the mean of the proposals.  A term outside some of the site's plates can only follow weights that are the same for all

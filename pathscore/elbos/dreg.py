@@ -52,7 +52,7 @@ class _CutSampler(RowSampler):
         K, rows = self.plan.particles, self.plan.rows
         draw.path = draw.value if rows == K else draw.value[:K]
         draw.cut = draw.path.detach().requires_grad_(torch.is_grad_enabled())
-        # What-if rows of earlier sites keep their path: slopes of their costs run along it.
+        # Counterfactual rows of earlier sites keep their path: slopes of their costs run along it.
         draw.value = draw.cut if rows == K else torch.cat([draw.cut, draw.value[K:]])
         return draw
 

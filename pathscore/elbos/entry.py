@@ -28,7 +28,7 @@ class Objective:
     path: why at least one latent site must be such a transform.
     enumerable: why latent sites must have finitely many states.
     mean_field: why no layer of the guide may depend on another.
-    joint: why a step may hold one datum only.
+    joint: why a step may hold one data point only.
     unscaled: why no plate or handler may rescale log-probabilities (subsampling, a weight on the KL term).
     stock_fault: what is wrong with `kind` itself, where `make` gives a class of our own instead.
     particles, min_particles: the usual and the least number of particles.

@@ -6,7 +6,7 @@ from pathscore.elbos.plan import Plan
 
 
 def explain(plan: Plan, costs: str) -> str:
-    """One line a latent site — distribution, plates, estimator, rows — the model evaluations of a step, and `costs`."""
+    """One line per latent site (distribution, plates, estimator, rows), the model evaluations of a step, `costs`."""
     header = ("site", "distribution", "plates", "estimator", "unbiased", "KL", "rows")
     lines: list[tuple[str, ...]] = [header]
     for site in plan.sites.values():
@@ -26,6 +26,6 @@ def explain(plan: Plan, costs: str) -> str:
     table = "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
     what_if = plan.rows - plan.particles
     return (
-        f"{table}\n{plan.particles} particle{'s' * (plan.particles > 1)} + {what_if} what-if rows = {plan.rows} "
+        f"{table}\n{plan.particles} particle{'s' * (plan.particles > 1)} + {what_if} counterfactual rows = {plan.rows} "
         f"model evaluations a step, in one pass; {costs}"
     )

@@ -1,4 +1,4 @@
-"""`FreeBitsELBO`: the evidence lower bound whose KL terms are not pressed below a floor of λ nats a datum.
+"""`FreeBitsELBO`: the evidence lower bound whose KL terms are not pressed below a floor of λ nats a data point.
 
     E_q[log p(x | z)] − Σ_l max(λ, mean_n KL_l,n) · N,   KL_l,n = KL(q(z_l | x_n, …) ‖ p(z_l | …))
 
@@ -28,7 +28,7 @@ class FreeBitsELBO(SiteELBO):
 
     Args:
         estimators and the others: as `SiteELBO`; `kl` is "auto" here, for a KL in closed form is known without noise.
-        free_bits: λ, in nats per datum and latent site; a site's event (a layer) is one group.
+        free_bits: λ, in nats per data point and latent site; a site's event (a layer) is one group.
 
     Raises:
         UsageError: a negative λ.
@@ -53,7 +53,7 @@ class FreeBitsELBO(SiteELBO):
         return draws, replace(terms, terms=floored)
 
     def _mean_kl(self, terms: Terms, name: str) -> Tensor:
-        """KL of a site in nats per datum, its mean over the K particles and the minibatch."""
+        """KL of a site in nats per data point, its mean over the K particles and the minibatch."""
         own = [t.value.detach()[: terms.plan.particles] for t in terms.terms if t.key[1] == name]
         return -(sum(own, torch.zeros(())) / terms.sites[name]["scale"]).mean()
 

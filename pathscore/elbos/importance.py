@@ -2,8 +2,8 @@
 
     ImportanceELBO({"z": "disarm"}, num_particles=5).loss_and_grads(model, guide, x)
 
-Weights are formed per datum before the plate's scale (weights.py), so subsampled plates keep it a bound.  A
-particle's cost is L_K less its share of the weights; a what-if row's is the same with that row in place of its
+Weights are formed per data point before the plate's scale (weights.py), so subsampled plates keep it a bound.  A
+particle's cost is L_K less its share of the weights; a counterfactual row's is the same with that row in place of its
 particle, whatever the estimator.  K particles, B data points.
 """
 
@@ -130,4 +130,5 @@ class ImportanceELBO(SiteELBO):
 def compares_particles(estimator: Estimator) -> bool:
     """Whether an estimator's baseline is made of the other particles' costs."""
     baselines = estimator.baselines if isinstance(estimator, Score) else ()
+    # Modules of a list, whatever its type says.
     return estimator.compares_particles or any(b.compares_particles for b in baselines)  # type: ignore[union-attr]

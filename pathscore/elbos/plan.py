@@ -63,7 +63,7 @@ class Plan:
         self.order = {name: i for i, name in enumerate(self.sites)}
 
     def base_only(self) -> Plan:
-        """The same sites without what-if rows: for evaluating the bound."""
+        """The same sites without counterfactual rows: for evaluating the bound."""
         sites = {name: SitePlan(name, s.estimator, 0, s.family, s.plates, s.chosen) for name, s in self.sites.items()}
         return Plan(self.particles, self.max_plate_nesting, sites, self.depends, self.analytic, self.weight_plates)
 
@@ -176,6 +176,7 @@ def make_plan(
     known = {name: found[key_of(name)] for name in latents if key_of(name) in found}
     sites: dict[str, SitePlan] = {}
     for name, site in latents.items():
+        # `found` holds estimators only, whatever its type says.
         estimator, chosen = resolve(site, spec, particles, known, refuse)  # type: ignore[arg-type]
         model_site = sample_sites(model_trace).get(name)
         reason = refusal(estimator, site["fn"], model_site, particles) or refuse(estimator)

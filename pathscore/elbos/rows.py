@@ -1,7 +1,7 @@
 """The handler that draws every row of every latent site in one pass of the guide.
 
-Rows are K base particles, then for each site s its R_s × K what-if rows.  In the rows of s, sites drawn earlier copy
-their base value, s takes the estimator's coupled values, and sites drawn later are drawn afresh.  The handler sits
+Rows are K base particles, then for each site s its R_s × K counterfactual rows.  In the rows of s, sites drawn earlier
+copy their base value, s takes the estimator's coupled values, and sites drawn later are drawn afresh.  The handler sits
 outside the row plate, so `fn` arrives expanded to (rows, *plates), and it asks the estimator, never `has_rsample`.
 """
 
@@ -75,7 +75,7 @@ class RowSampler(Messenger):
             if name == site.name:
                 pieces.append(self._branch(site, draw, value[base]))
             elif self.plan.order[name] < self.plan.order[site.name]:
-                pieces.append(value[rows])  # downstream of the what-if: drawn afresh
+                pieces.append(value[rows])  # downstream of the counterfactual: drawn afresh
             else:
                 pieces.append(_repeat(value[base], self.plan.sites[name].rows))
         draw.value = torch.cat(pieces)

@@ -2,9 +2,9 @@
 
     SiteELBO({"z1": DiSARM(), "z2": RLOO()}, num_particles=4).loss_and_grads(model, guide, x)
 
-One pass of guide and model serves K base particles and all what-if rows (rows.py); the terms log p − log q are summed
-to each site's plates (terms.py); every site's estimator turns its cost into a surrogate.  Credit "plate" gives a site
-every term, credit "graph" only those that depend on it.
+One pass of guide and model serves K base particles and all counterfactual rows (rows.py); the terms log p − log q are
+summed to each site's plates (terms.py); every site's estimator turns its cost into a surrogate.  Credit "plate" gives a
+site every term, credit "graph" only those that depend on it.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ class SiteELBO(ELBO):
             raise UsageError(f"credit must be plate or graph, got '{credit}'")
         if kl not in KLS:
             raise unknown("--kl", kl, KLS)
+        # Pyro says int, and means inf too, whatever its type says.
         super().__init__(num_particles=num_particles, max_plate_nesting=max_plate_nesting)  # type: ignore[arg-type]
         self.spec = read_spec(estimators)
         if kl in ("relaxed", "discrete"):
@@ -84,6 +85,7 @@ class SiteELBO(ELBO):
         self.estimators = nn.ModuleDict()
         self._plans: dict[tuple[int, ...], tuple[Callable, Callable, Plan]] = {}
 
+    # Named arguments of ours, whatever its type says.
     def __call__(self, model: nn.Module, guide: nn.Module) -> ELBOModule:  # type: ignore[override]
         """The bound as a module: its parameters are those of model, guide and estimators."""
         module = super().__call__(model, guide)
@@ -174,6 +176,7 @@ class SiteELBO(ELBO):
         weights = RowWeights(terms.plan, sites, terms)
         value = sum(weights.total(t.plates, t.value.detach()) for t in terms.terms)
         path = sum(weights.total(t.plates, t.path) for t in terms.terms if isinstance(t.path, Tensor))
+        # Sum() of tensors is typed as int, whatever its type says.
         return value / terms.plan.particles, path / terms.plan.particles  # type: ignore[return-value]
 
     def cost(self, terms: Terms, name: str) -> Tensor:
@@ -181,7 +184,7 @@ class SiteELBO(ELBO):
         return terms.cost(name)
 
     def what_if(self, plan: Plan, terms: Terms, name: str) -> Tensor:
-        """The sum of a site's what-if costs, with its graph to their values.
+        """The sum of a site's counterfactual costs, with its graph to their values.
 
         The derivative of a cost through a value drawn afresh downstream is that draw's score times its own cost.
         """
@@ -237,12 +240,13 @@ class SiteELBO(ELBO):
         return sites
 
     def _slopes(self, plan: Plan, draws: dict[str, Draw], terms: Terms) -> dict[str, Tensor]:
-        """Derivatives of the what-if rows' costs by their values, all sites in one backward pass."""
+        """Derivatives of the counterfactual rows' costs by their values, all sites in one backward pass."""
         wanted = [n for n, d in draws.items() if d.leaf is not None and d.leaf.requires_grad]
         if not wanted:
             return {}
         total = sum(self.what_if(plan, terms, name) for name in wanted)
         leaves = [draws[name].leaf for name in wanted]
+        # Sum() of tensors is typed as int, whatever its type says.
         grads = torch.autograd.grad(total, leaves, retain_graph=True)  # type: ignore[arg-type]
         return dict(zip(wanted, grads, strict=True))
 
@@ -260,7 +264,7 @@ class SiteELBO(ELBO):
     @staticmethod
     def _checked(loss: Tensor) -> float:
         value = loss.item()  # not float(): a trace keeps a number taken this way in its graph
-        warn_if_nan(value, "loss")  # type: ignore[arg-type]
+        warn_if_nan(value, "loss")  # type: ignore[arg-type]  # it takes a float too
         return value
 
 

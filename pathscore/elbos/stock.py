@@ -100,7 +100,7 @@ STOCK: tuple[Objective, ...] = (
         "rws",
         ReweightedWakeSleep,
         "reweighted wake-sleep",
-        joint="Pyro weighs the whole minibatch as one datum (wake-sleep weighs each)",
+        joint="Pyro weighs the whole minibatch as one data point (wake-sleep weighs each)",
         unscaled="its importance weights are those of the unscaled densities",
         min_particles=2,
     ),
@@ -111,7 +111,7 @@ STOCK: tuple[Objective, ...] = (
         TailAdaptiveELBO,
         reparameterised=PATH_ONLY,
         unscaled="its ranks are those of the unscaled densities",
-        stock_fault="it takes the sorting permutation for the ranks and weighs a minibatch as one datum",
+        stock_fault="it takes the sorting permutation for the ranks and weighs a minibatch as one data point",
         min_particles=2,
     ),
 )

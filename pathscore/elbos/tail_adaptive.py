@@ -2,9 +2,9 @@
 
     Δ = Σ_k γ̄_k ∇_z [log p(x, z_k) − log q(z_k)] ∂z_k/∂φ,   γ̄_k ∝ rank(w_k)^β, the largest w of the K has rank 1
 
-per datum, (K, B) ranks. With β = −1 the best of K particles counts K times as much as the worst, which makes q cover
-mass. Pyro's class of that name uses the sorting permutation in place of the ranks, keeps the score ∇ log q (whose mean
-is not zero under weights), and weighs a minibatch as one datum; its `__init__` and arguments are kept.
+per data point, (K, B) ranks. With β = −1 the best of K particles counts K times as much as the worst, which makes q
+cover mass. Pyro's class of that name uses the sorting permutation in place of the ranks, keeps the score ∇ log q (whose
+mean is not zero under weights), and weighs a minibatch as one data point; its `__init__` and arguments are kept.
 """
 
 from typing import Any

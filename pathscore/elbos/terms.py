@@ -1,7 +1,7 @@
 """The terms of the bound, row by row: log p and −log q of every site, scaled and masked, and sums of them.
 
 A term's tensors are (rows, *plates) with one dimension for each of the `max_plate_nesting` plates (1 where the site is
-not in it).  `credit` sums terms to a site's plates: per datum, not per batch.
+not in it).  `credit` sums terms to a site's plates: per data point, not per batch.
 """
 
 from __future__ import annotations

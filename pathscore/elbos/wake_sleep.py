@@ -1,9 +1,9 @@
-"""`WakeSleep`: reweighted wake-sleep with weights formed per datum, for discrete latents as for continuous ones.
+"""`WakeSleep`: reweighted wake-sleep with weights formed per data point, for discrete latents as for continuous ones.
 
     wake, θ:  Σ_k v_k ∇ log p(x, z_k)        wake, φ:  Σ_k v_k ∇ log q(z_k | x),   v_k = w_k / Σ_j w_j
     sleep, φ: ∇ log q(z' | x'),  (z', x') drawn from the model
 
-No gradient passes a draw, so no site needs an estimator.  θ climbs L_K; φ descends KL(p(z | x) ‖ q), not a bound.
+No gradient passes a draw, so no site needs an estimator.  θ maximises L_K; φ descends KL(p(z | x) ‖ q), not a bound.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ class Reweighted(Estimator):
 
 
 class WakeSleep(ImportanceELBO):
-    """Reweighted wake-sleep; the loss reported is −L_K, which the model's parameters climb.
+    """Reweighted wake-sleep; the loss reported is −L_K, which the model's parameters maximise.
 
     Args:
         num_particles: K, at least 2 (one weight is always 1).
         max_plate_nesting: as `SiteELBO`.
-        insomnia: share of the wake phase in φ's gradient, 1 − insomnia that of the sleep phase. A dream stands in for
+        insomnia: share of the wake phase in φ's gradient, 1 − insomnia that of the sleep phase. A sleep-phase sample
+        stands in for
             the arguments that are the programs' observations, so a sleep phase needs `obs=` to be an argument itself.
 
     Raises:
@@ -82,30 +83,30 @@ class WakeSleep(ImportanceELBO):
     def loss_and_surrogate(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:
         loss, surrogate = super().loss_and_surrogate(model, guide, args, kwargs)
         if self.insomnia < 1:
-            surrogate = surrogate - (1 - self.insomnia) * dreamt_log_q(model, guide, args, kwargs)
+            surrogate = surrogate - (1 - self.insomnia) * asleep_log_q(model, guide, args, kwargs)
         return loss, surrogate
 
 
-def dreamt_log_q(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Tensor:
-    """log q(z' | x') of one dream (z', x') ~ p per datum, summed, with its graph to the guide's parameters."""
+def asleep_log_q(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Tensor:
+    """log q(z' | x') of one sleep-phase sample (z', x') ~ p per data point, summed, with its graph to the guide."""
     with torch.no_grad():
-        dream = poutine.trace(poutine.uncondition(model)).get_trace(*args, **kwargs)
-        awake = poutine.trace(poutine.replay(model, trace=dream)).get_trace(*args, **kwargs)
-    dreams = sample_sites(dream)
+        asleep = poutine.trace(poutine.uncondition(model)).get_trace(*args, **kwargs)
+        awake = poutine.trace(poutine.replay(model, trace=asleep)).get_trace(*args, **kwargs)
+    drawn = sample_sites(asleep)
     observed = {n: s["value"] for n, s in sample_sites(awake).items() if s["is_observed"]}
     found: set[str] = set()
 
-    def dreamt(argument: Any) -> Any:
+    def slept(argument: Any) -> Any:
         names = [n for n, value in observed.items() if value is argument]
         found.update(names)
-        return dreams[names[0]]["value"] if names else argument
+        return drawn[names[0]]["value"] if names else argument
 
-    args, kwargs = tuple(map(dreamt, args)), {key: dreamt(value) for key, value in kwargs.items()}
+    args, kwargs = tuple(map(slept, args)), {key: slept(value) for key, value in kwargs.items()}
     awake_only = sorted(observed.keys() - found)
     if awake_only:
         raise UsageError(
-            f"--elbo wake-sleep: the sleep phase dreams '{awake_only[0]}', which is no argument of model and guide "
+            f"--elbo wake-sleep: the sleep phase draws '{awake_only[0]}', which is no argument of model and guide "
             "itself: pass the observed tensor as one, or set insomnia to 1"
         )
-    log_q = poutine.trace(poutine.replay(guide, trace=dream)).get_trace(*args, **kwargs).log_prob_sum()
+    log_q = poutine.trace(poutine.replay(guide, trace=asleep)).get_trace(*args, **kwargs).log_prob_sum()
     return torch.as_tensor(log_q)

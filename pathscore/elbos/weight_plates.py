@@ -1,6 +1,7 @@
 """Over which plates importance weights are formed: `weight_plates(model, guide, args, kwargs, plan) -> frozenset[str]`.
 
-log w of a datum must hold every term that its latent draws move, so weights go by the plates that all random latent
+log w of a data point must hold every term that its latent draws move, so weights go by the plates that all random
+latent
 sites, and all terms they move, have in common: {data} for local latents, none where a global latent ties the data
 together.  Point masses (Delta) are parameters, not draws.  What would make the weights' mean differ from p(x) is
 refused by name: a subsampled plate within a weight, and a rescaled observation.

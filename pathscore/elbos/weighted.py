@@ -1,7 +1,7 @@
 """Our objectives with importance weights as entries of the table `ELBOS`.
 
-Weights are formed per datum before a plate's scale, so batches, subsampling, several layers and discrete latents are
-right in all of them; what a program must not do is refused at its first step (weight_plates.py).
+Weights are formed per data point before a plate's scale, so batches, subsampling, several layers and discrete latents
+are right in all of them; what a program must not do is refused at its first step (weight_plates.py).
 """
 
 from functools import partial
@@ -19,7 +19,7 @@ def _entry(name: str, kind: Any, doc: str, **rules: Any) -> Objective:
 
 
 WEIGHTED: tuple[Objective, ...] = (
-    _entry("iwae", ImportanceELBO, "importance-weighted bound L_K, weights formed per datum"),
+    _entry("iwae", ImportanceELBO, "importance-weighted bound L_K, weights formed per data point"),
     _entry(
         "vimco",
         VIMCO,
@@ -41,11 +41,11 @@ WEIGHTED: tuple[Objective, ...] = (
         path="it reparameterises twice, and a discrete site has no path: use vimco",
         options=("alpha",),
     ),
-    _entry("vr", ImportanceELBO, "Rényi bound of order --alpha, weights formed per datum", options=("alpha",)),
+    _entry("vr", ImportanceELBO, "Rényi bound of order --alpha, weights formed per data point", options=("alpha",)),
     _entry(
         "wake-sleep",
         WakeSleep,
-        "reweighted wake-sleep, weights formed per datum; --insomnia is the share of the wake phase",
+        "reweighted wake-sleep, weights formed per data point; --insomnia is the share of the wake phase",
         credit=None,
         min_particles=2,
         options=("insomnia",),

@@ -2,7 +2,7 @@
 
 `weigh(terms, order) -> WeightedTerms`.  Weights are formed per element of the plates that all latent sites share, from
 terms without those plates' scale N/B, which multiplies the bound afterwards.  Tensors are (rows, *plates), K base rows
-first; a what-if row stands in for its particle while the K − 1 others stay.
+first; a counterfactual row stands in for its particle while the K − 1 others stay.
 
 ∇E[L] = E[Σ_k (L − v_k) ∇log q(z_k)] + rest, v_k = w_k/Σw: the second half of what the score is weighed with comes from
 the log q inside the weights.  Left in the path it would be noise that no estimator sees; as a part of the cost it is
@@ -94,7 +94,7 @@ class WeightedTerms(Terms):
         return self.order * log_w[: self.plan.particles]
 
     def log_sums(self, log_w: Tensor) -> Tensor:
-        """log Σ_k w_k^order: base rows share theirs, a what-if row has the one in which it replaces its particle."""
+        """log Σ_k w_k^order: base rows share theirs, a counterfactual row has its own."""
         K, powers = self.plan.particles, self.powers(log_w)
         base = powers.logsumexp(0, keepdim=True).expand_as(powers)
         if self.plan.rows == K:
@@ -149,13 +149,14 @@ def without_negligible(shares: Tensor) -> Tensor:
 
 
 class _NegligibleCut(torch.autograd.Function):
-    """log w as it is; on the way back, its gradient without the entries that are negligible beside a datum's others."""
+    """log w as it is; on the way back, its gradient without entries that are negligible beside the others."""
 
     @staticmethod
     def forward(ctx: Any, log_w: Tensor) -> Tensor:
         return log_w.view_as(log_w)
 
     @staticmethod
+    # One argument, as the forward pass has, whatever its type says.
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
         return without_negligible(gradient)
 

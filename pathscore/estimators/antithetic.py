@@ -1,4 +1,4 @@
-"""Antithetic pairs for discrete sites: a draw from u beside its partner from 1 − u, one what-if row a particle.
+"""Antithetic pairs for discrete sites: a draw from u beside its partner from 1 − u, one counterfactual row a particle.
 
 A Bernoulli is its own bit; a categorical becomes M − 1 stick-breaking bits, and the pair is taken of the bits
 (Dong, Mnih & Tucker 2021).  Both members are draws from q, so DiSARM averages both into the bound.

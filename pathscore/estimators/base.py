@@ -1,8 +1,8 @@
 """The estimator interface: how the gradient passes one sample site.
 
 An estimator sees one site of any Pyro program and never the program.  It says how to draw (`sample`), which coupled
-what-if values it wants evaluated (`rows`, `branch`), and turns their costs into a `surrogate` whose gradient is the
-estimate.  `SiteELBO` runs the program once for all rows of all sites.
+counterfactual values it wants evaluated (`rows`, `branch`), and turns their costs into a `surrogate` whose gradient is
+the estimate.  `SiteELBO` runs the program once for all rows of all sites.
 
 Shapes: K particles, R rows, then the site's plates, then its event.  A site's cost is (1 + R, K, *plates): row 0 is
 the drawn value, the others the branch values.
@@ -112,7 +112,7 @@ class Estimator(nn.Module):
         """Build learned parts once the site's shapes are known; called before the first step."""
 
     def rows(self, fn: Any) -> int:
-        """Number R of what-if evaluations per particle."""
+        """Number R of counterfactual evaluations per particle."""
         return 0
 
     def sample(self, fn: Any) -> tuple[Tensor, Any]:
@@ -127,7 +127,7 @@ class Estimator(nn.Module):
     def score_parts(self, fn: Any, value: Tensor) -> ScoreParts:
         """log q in its three roles: reported, multiplied by the cost, and differentiated as the −log q of the bound."""
         log_q = self.log_prob(fn, value)
-        return ScoreParts(log_q, log_q, 0.0)  # type: ignore[arg-type]
+        return ScoreParts(log_q, log_q, 0.0)  # type: ignore[arg-type]  # Pyro takes 0.0 for an absent part
 
     def log_prob(self, fn: Any, value: Tensor) -> Tensor:
         """Log-probability of the site's values under guide or model, (rows, *plates)."""

@@ -2,7 +2,7 @@
 
 Straight-through estimators keep the hard value in the forward pass and lend it the derivative of a soft one.  The
 Gumbel estimator keeps the hard value too (so the reported bound is a bound, and the model is trained on real draws)
-and takes the slope of the cost at a soft what-if row.  log p and log q are the discrete ones, extended linearly.
+and takes the slope of the cost at a soft counterfactual row.  log p and log q are the discrete ones, extended linearly.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class StraightThrough(Estimator):
     def score_parts(self, fn: Any, value: Tensor) -> ScoreParts:
         log_q = linear_log_prob(fn, value)
         direct = linear_log_prob(fn, value.detach())  # its mean gradient is zero: keep the path only
+        # Pyro takes 0.0 for an absent part, whatever its type says.
         return ScoreParts(log_q, 0.0, log_q - (direct - direct.detach()))  # type: ignore[arg-type]
 
     def surrogate(self, site: Site) -> Tensor:

@@ -67,7 +67,7 @@ def checked(
             _compare(label, sites, nodes, found.detach(), others, floor)
         return found
 
-    wrapped.unchecked = quantity  # type: ignore[attr-defined]
+    wrapped.unchecked = quantity  # type: ignore[attr-defined]  # an attribute of a function
     return wrapped
 
 

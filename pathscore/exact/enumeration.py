@@ -2,7 +2,7 @@
 
 `tabulate(model, guide, *args) -> Table` wraps both programs, unedited, in one plate of S rows outside all of
 their own plates: row r puts joint state r at every latent site. Data points inside `pyro.plate` are
-conditionally independent, so one row serves all of them at once: S counts the states of *one* datum's local
+conditionally independent, so one row serves all of them at once: S counts the states of *one* data point's local
 latents times those of the global ones. Afterwards the row axis is unfolded to one axis per latent site, in the
 guide's order: every tensor of a `Table` has shape (n_1, …, n_L, *plates).
 """

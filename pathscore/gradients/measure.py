@@ -2,7 +2,7 @@
 
     measure(model, guide, x, estimators=["score", "rloo"], replicates=40_000) -> Comparison
 
-Every estimator draws N gradients (lab.py, replicates.py); their moments are held against the exact gradient
+Every estimator draws N gradients (lab.py, replicates.py); their moments are compared with the exact gradient
 (reference.py).  Learned parts — baselines, η, τ, control networks — are first trained on draws of their own, then
 frozen.
 """

@@ -62,7 +62,7 @@ class Row:
     total_variance: Σ over coordinates of the variance of one gradient; relative_variance: divided by the least among
         the unbiased ones whose variance is not 0; variance_se: standard error of total_variance, from the kept draws.
     snr: ‖E g‖ / √total_variance. cosine: mean over draws of the cosine to the reference.
-    particles: K. evaluations: model evaluations a draw, what-if rows included.
+    particles: K. evaluations: model evaluations a draw, counterfactual rows included.
     milliseconds: time of one draw inside a pass of many, its backward pass included and the training of learned parts
         left out; relative_cost: total_variance × milliseconds, divided by the least such product.
     elbo: mean of the reported bound, in nats.

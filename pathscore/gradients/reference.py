@@ -1,4 +1,4 @@
-"""What gradients are held against: the exact one where the program can be summed out, else a long unbiased run.
+"""What gradients are reference: the exact one where the program can be summed out, else a long unbiased run.
 
 `find_exact(lab) -> Reference | None`; `long_run(lab, runs, count, seed) -> Reference`.  `source` says which.
 """
@@ -28,7 +28,7 @@ EXACT_VALUES = 30_000_000
 
 
 def find_exact(lab: Any) -> Reference | None:
-    """The exact gradient by enumeration, quadrature or in closed form; None where it is out of reach."""
+    """The exact gradient by enumeration, quadrature or in closed form; None where it is not computable."""
     pair = lab.pair
     for source, bound, check, possible in methods(lab):
         if not possible(pair):
@@ -87,12 +87,12 @@ def long_run(lab: Any, runs: list[Run], count: int, seed: int) -> Reference:
     unbiased = [run for run in runs if run.unbiased]
     if not unbiased:
         raise UsageError(
-            "the exact gradient of this program is out of reach and every estimator named is biased: "
+            "the exact gradient of this program is not computable and every estimator named is biased: "
             "add an unbiased one to --estimators, for example score"
         )
     best = min(unbiased, key=lambda run: run.moments.variance.sum().item() * run.milliseconds)
     with beside(lab.device, "reference", seed):
         moments, _, _ = lab.draw(best.elbo, count)
-    source = f"mean of {count:,} further draws of {best.name} (the exact gradient is out of reach)"
+    source = f"mean of {count:,} further draws of {best.name} (exact gradient not computable)"
     error = moments.variance / moments.count + moments.unseen(list(best.groups.values())).square()
     return Reference(moments.mean, error, source, False)

@@ -15,7 +15,7 @@ from pathscore.gradients.table import WHAT, as_text
 
 @dataclass(frozen=True)
 class Comparison:
-    """The lab's result: `rows`, what they were held against, and how they were drawn.
+    """The lab's result: `rows`, what they are compared with, and how they were drawn.
 
     refused: estimators that cannot serve the program, with the reason (only when none were named).
     """
@@ -57,9 +57,8 @@ class Comparison:
         worst = max(row.detectable_bias for row in self.rows)
         lines = [
             f"{self.replicates:,} gradients each (--elbo {self.elbo}) by {WHAT[self.of]}{learned}",
-            f"held against: {self.reference.source}",
-            f"|z| > {MAX_Z} is bias; a bias of {worst:.2g} in the noisiest coordinate would be found in half of all "
-            "cases",
+            f"reference: {self.reference.source}",
+            f"|z| > {MAX_Z}: biased; detectable bias (power 50 %) in the noisiest coordinate: {worst:.2g}",
         ]
         if refused := ", ".join(self.refused):
             lines.append(f"not legal here: {refused}")

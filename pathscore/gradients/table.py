@@ -1,4 +1,4 @@
-"""Rows of the lab as text: `as_text(rows, notes) -> str`, one estimator a line, and below it how it was measured."""
+"""Rows of the lab as text: `as_text(rows, notes) -> str`, one line per estimator, and below it how it was measured."""
 
 from __future__ import annotations
 

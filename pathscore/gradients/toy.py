@@ -1,8 +1,8 @@
 """Small problems with exact gradients: `make_toy(latent, size, …) -> Toy`, a model, a guide and its parameters.
 
-Two costs. "elbo": z ~ the family's standard member, x | z through a fixed random network, held against one x; the guide
-has parameters of its own, drawn once. "square": maximise E[Σ_d (b_d − p₀)²], b ~ Bernoulli(σ(φ)), the toy that every
-paper on discrete gradients starts from, whose exact gradient is (1 − 2 p₀) σ(φ) (1 − σ(φ)).
+Two costs. "elbo": z ~ the family's standard member, x | z through a fixed random network, compared with one x; the
+guide has parameters of its own, drawn once. "square": maximise E[Σ_d (b_d − p₀)²], b ~ Bernoulli(σ(φ)), the toy that
+every paper on discrete gradients starts from, whose exact gradient is (1 − 2 p₀) σ(φ) (1 − σ(φ)).
 
 References:
     REBAR: Low-Variance, Unbiased Gradient Estimates for Discrete Latent Variable Models. Tucker, Mnih, Maddison,

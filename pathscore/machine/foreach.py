@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 # One call for all tensors; torch exports these operations under no public name.
-_mul = torch._foreach_mul_  # pyright: ignore[reportPrivateImportUsage]
-_norm = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage]
+_mul = torch._foreach_mul_  # pyright: ignore[reportPrivateImportUsage]  # no public name
+_norm = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage]  # no public name
 
 
 def scale_gradients(gradients: list[Tensor], factor: float) -> None:

@@ -58,7 +58,7 @@ def _sgd(group: dict, parameters: Tensors, state: list[dict]) -> Prepared:
     buffers = [s["momentum_buffer"] for s in state] if group["momentum"] else []
 
     def kernel(gradients: Tensors, divisor: Tensor | None) -> None:
-        torch._fused_sgd_(  # pyright: ignore[reportPrivateImportUsage]
+        torch._fused_sgd_(  # pyright: ignore[reportPrivateImportUsage]  # no public name
             parameters,
             gradients,
             buffers,
@@ -77,8 +77,8 @@ def _sgd(group: dict, parameters: Tensors, state: list[dict]) -> Prepared:
 
 # torch exports these operations under no public name.
 KERNELS: dict[type[torch.optim.Optimizer], Callable[[dict, Tensors, list[dict]], Prepared]] = {
-    torch.optim.Adam: _adam(torch._fused_adam_),  # pyright: ignore[reportPrivateImportUsage]
-    torch.optim.AdamW: _adam(torch._fused_adamw_),  # pyright: ignore[reportPrivateImportUsage]
+    torch.optim.Adam: _adam(torch._fused_adam_),  # pyright: ignore[reportPrivateImportUsage]  # no public name
+    torch.optim.AdamW: _adam(torch._fused_adamw_),  # pyright: ignore[reportPrivateImportUsage]  # no public name
     torch.optim.SGD: _sgd,
 }
 

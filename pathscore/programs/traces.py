@@ -61,6 +61,8 @@ class Plate(NamedTuple):
     @classmethod
     def of(cls, frame: CondIndepStackFrame) -> Plate:
         """The plate of Pyro's frame."""
+        # Pyro says size is an int; it may be a tensor, whatever the annotation says.
+        # Pyro says size is an int; it may be a tensor, whatever its type says.
         return cls(frame.name, frame.dim, frame.size, frame.full_size)  # type: ignore[arg-type]
 
 
@@ -75,6 +77,7 @@ class RowPlate(PlateMessenger):
     def __init__(self, rows: int, dim: int) -> None:
         super().__init__(ROW_PLATE, rows, dim=dim)
 
+    # No indices are drawn, whatever its type says.
     @staticmethod
     def _subsample(name: str, size: int, *_: Any, **__: Any) -> tuple[int, int, None]:  # type: ignore[override]
         return size, size, None

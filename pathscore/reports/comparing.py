@@ -21,7 +21,7 @@ def _mean(values: np.ndarray) -> str:
 
 
 def results(entries: Sequence[Entry], samples: int) -> Section:
-    """One row a run."""
+    """One row per run."""
     rows = []
     for e in sorted(entries, key=lambda e: -e.log_likelihood.mean()):
         summary = e.run.summary
@@ -68,8 +68,8 @@ def differences(entries: Sequence[Entry]) -> Section:
     header = ("run", "Δ log p(x)", "", "Δ ELBO", "")
     intro = (
         f"Paired differences to the best run, {best.label}: nats per data point, ± one standard error over the same "
-        f"data points; told apart beyond {APART:g} standard errors. This is the uncertainty from the data; runs of one "
-        "seed each say nothing about the spread over seeds."
+        f"data points; significant beyond {APART:g} standard errors. This is the uncertainty from the data; runs of "
+        "one seed each say nothing about the spread over seeds."
     )
     tables = [Table(header, rows)] + ([_matrix(entries)] if len(entries) > 2 else [])
     return Section("differences", "Paired differences", intro, tables=tables)
@@ -113,7 +113,7 @@ def training(entries: Sequence[Entry]) -> Section:
         Picture(
             f"elbo-{x}",
             f"ELBO against {x}",
-            "One line a run; validation ELBO where it was computed, else the training ELBO.",
+            "One line per run: the validation ELBO where it was computed, else the training ELBO.",
             partial(curves.comparison_plot, runs=metrics, x=x, evaluations=evaluations),
         )
         for x in ("step", "seconds", "evaluations")

@@ -39,7 +39,7 @@ class Entry:
 
     @property
     def evaluations(self) -> float:
-        """Evaluations of the model for one datum in one optimiser step: batch size × particles and what-if rows."""
+        """Evaluations of the model in one optimiser step: batch size × (particles and counterfactual rows)."""
         rows = read_rows(self.run.path / TABLE)
         each = rows[0].get("evaluations") if rows else None  # the run's own estimator comes first
         return float(self.run.config.batch_size or 1) * float(each or self.run.config.particles or 1)
@@ -75,8 +75,8 @@ class Difference:
 
     @property
     def words(self) -> str:
-        """better, worse, or not told apart (within three standard errors)."""
-        return "not told apart" if abs(self.z) < APART else "better" if self.mean > 0 else "worse"
+        """better, worse, or not significant (within three standard errors)."""
+        return "not significant" if abs(self.z) < APART else "better" if self.mean > 0 else "worse"
 
 
 def paired(a: np.ndarray, b: np.ndarray) -> Difference:

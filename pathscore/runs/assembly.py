@@ -1,7 +1,7 @@
 """From a configuration to everything that a run needs, with every refusal before the first step.
 
-`assemble(config) -> Assembly`: the data are read and checked, each "auto" is settled, the objective is held against the
-program, and model and guide are made, in that order; a choice that cannot work is a UsageError naming its flag.
+`assemble(config) -> Assembly`: the data are read and checked, each "auto" is settled, the objective is compared with
+the program, and model and guide are made, in that order; a choice that cannot work is a UsageError naming its flag.
 """
 
 from collections.abc import Callable, Sequence

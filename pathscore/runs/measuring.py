@@ -93,5 +93,5 @@ def finish(job: Any, args: Arguments, directory: Path) -> str:
     return (
         f"how the gradient got through the sampling step ({comparison.replicates:,} draws each, --elbo "
         f"{comparison.elbo})\n{grid(comparison.rows)}\n"
-        f"held against the {comparison.reference.source}; all estimators: pathscore gradients {directory}"
+        f"reference: {comparison.reference.source}; all estimators: pathscore gradients {directory}"
     )

@@ -1,7 +1,7 @@
 """Does a step fit into memory? `refuse_too_big(config, x, states, device)`, before anything is allocated.
 
 The estimate counts what a step cannot do without, so it errs on the low side: a run that is refused would have failed,
-most often killed by the system without a word.
+most often killed by the system without a message.
 """
 
 import os

@@ -31,7 +31,7 @@ DOTS_PER_INCH = 140
 
 
 def training_curve(metrics: Sequence[dict[str, Any]]) -> Figure:
-    """Training and validation ELBO in nats per datum, against steps and against seconds.
+    """Training and validation ELBO in nats per data point, against steps and against seconds.
 
     `metrics`: the lines of metrics.jsonl. The band is two standard errors of the validation ELBO over the data.
     """
@@ -45,7 +45,7 @@ def training_curve(metrics: Sequence[dict[str, Any]]) -> Figure:
         error = 2 * np.array([line.get("valid_elbo_se") or 0.0 for line in with_error])
         ax.plot(at, elbo, color=LIGHT.second, marker=".", label="validation ± 2 standard errors")
         ax.fill_between(at, elbo - error, elbo + error, color=LIGHT.second, alpha=0.25, linewidth=0)
-        ax.set(xlabel=x, ylabel="ELBO (nats per datum)" if x == "step" else "")
+        ax.set(xlabel=x, ylabel="ELBO (nats per data point)" if x == "step" else "")
         clip_start(ax, shown)
     legend(axes[0], LIGHT, loc="lower right")
     return figure
@@ -54,11 +54,11 @@ def training_curve(metrics: Sequence[dict[str, Any]]) -> Figure:
 def reconstructions(x: torch.Tensor, means: torch.Tensor, shape: Sequence[int]) -> Figure:
     """Originals x (K, X) in the upper row of each pair, their reconstructions E[x | z] (K, X) in the lower."""
     if len(shape) != 3:
-        return _curves([x, means], ["original", "rebuilt"])
+        return _curves([x, means], ["original", "reconstruction"])
     starts = range(0, len(x), COLUMNS)
     rows = [row[start : start + COLUMNS] for start in starts for row in (x, means)]
     title = "held-out data, and E[x | z] at a draw z of the guide"
-    return _grid(rows, shape, title, ["original", "rebuilt"] * len(starts))
+    return _grid(rows, shape, title, ["original", "reconstruction"] * len(starts))
 
 
 def prior_samples(means: torch.Tensor, shape: Sequence[int]) -> Figure:

@@ -61,7 +61,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What training came to; ELBOs in nats per datum, `train_elbo` averaged over the last epoch's steps.
+    """What training came to; ELBOs in nats per data point, `train_elbo` averaged over the last epoch's steps.
 
     seconds is the time spent on steps, a resumed run's earlier ones too; steps_per_second is this process's alone.
     `note` tells of a damaged checkpoint that was passed over.

@@ -58,6 +58,7 @@ class OptimizerSpec:
         """The torch optimiser of this description, as a function of its parameter groups."""
         kind, fields = OPTIMIZERS[self.name]
         options = {field: getattr(self, field) for field in fields}
+        # Every one of them takes `fused`, whatever its type says.
         return lambda groups: kind(groups, lr=self.lr, fused=True, **options)  # type: ignore[call-arg]
 
     def joint(self) -> JointOptim:
@@ -83,7 +84,7 @@ def as_optim(optim: Any) -> PyroOptim:
     if isinstance(optim, OptimizerSpec):
         return optim.joint()
     if callable(optim) and not isinstance(optim, torch.optim.Optimizer):
-        return JointOptim(optim)  # type: ignore[arg-type]
+        return JointOptim(optim)  # type: ignore[arg-type]  # a factory, after the check above
     raise UsageError(
         f"optim is a {type(optim).__name__}: pass OptimizerSpec(…), or a factory such as "
         "lambda parameters: torch.optim.Adam(parameters, lr=1e-3), because parameters appear while the program runs"

@@ -20,7 +20,7 @@ SIZE = 64
 
 
 def compiled_run(elbo="trace", latent="normal", particles=1, estimator=None, steps=10) -> SVI:
-    """Ten steps, of which the graph takes eight and is held against the eager objective before four."""
+    """Ten steps, of which the graph takes eight and is compared with the eager objective before four."""
     width = 3 if "enum" in (elbo, estimator) else 4 if latent == "categorical" else 16
     sizes = {"data_size": SIZE, "layers": (width,), "hidden": (128,), "latent": latent, "classes": 5}
     svi = SVI(

@@ -97,8 +97,8 @@ def test_a_value_far_down_is_found_at_its_place(digits):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda x: x[0], "has shape (64,), not (rows, values): flatten each datum"),
-        (lambda x: x.view(-1, 8, 8), "8, 8), not (rows, values): flatten each datum"),
+        (lambda x: x[0], "has shape (64,), not (rows, values): flatten each data point"),
+        (lambda x: x.view(-1, 8, 8), "8, 8), not (rows, values): flatten each data point"),
         (lambda x: x[:0], "is empty, 0 rows of 64 values: give at least one row"),
         (lambda x: (x * 255).byte(), "is torch.uint8, not float: convert it with x.float()"),
         (lambda x: x.numpy(), "is float32, not float: convert it with x.float()"),

@@ -205,7 +205,7 @@ class TestImportanceWeighted:
         assert torch.allclose(grads["logits"][0], -logits.grad, rtol=1e-10, atol=1e-10)
 
     def test_tail_adaptive(self):
-        """Per datum: weights by rank, largest first; the gradient along the path alone; the loss −ELBO."""
+        """Per data point: weights by rank, largest first; the gradient along the path alone; the loss −ELBO."""
         K, rows = 4, 3
         loss, z, grads = self.draws(make_elbo("tail-adaptive", num_particles=K), normal_programs(rows))
         loc = torch.full((rows,), 0.2, dtype=torch.float64).requires_grad_()

@@ -86,7 +86,7 @@ def floored(joint, cost):
 @pytest.mark.parametrize("floor", [1e-4, 5.0])
 @pytest.mark.parametrize(("case", "sites"), [(Bit, 1), (Mixed, 3)])
 def test_free_bits(case, sites, floor, kl):
-    """Above the floor the ELBO, below it the likelihood less λ a site and datum: gradient and loss."""
+    """Above the floor the ELBO, below it the likelihood less λ a site and data point: gradient and loss."""
     of = partial(floored, cost=None if floor < 1 else sites * floor)
     verdict = agrees(case, FreeBitsELBO("b=disarm" if case is Mixed else None, free_bits=floor, kl=kl), of)
     single = case()

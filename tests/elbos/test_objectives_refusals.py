@@ -119,7 +119,7 @@ def test_an_observation_that_ties_the_data_together():
 
 
 def test_a_point_mass_is_a_parameter():
-    """MAP of a global beside local latents: weights per datum, subsampled too, log p(w) added once."""
+    """MAP of a global beside local latents: weights per data point, subsampled too, log p(w) added once."""
 
     def guide():
         pyro.sample("w", dist.Delta(pyro.param("loc", torch.tensor(0.3))))
@@ -217,7 +217,10 @@ def test_explain_names_the_estimators():
     case = Layers(2)
     text = VIMCO("z1=disarm,z2=score", num_particles=5).explain(case.model, case.guide)
     assert "z1" in text and "disarm" in text and "score" in text
-    assert "5 particles + 5 what-if rows = 10" in text and "importance weights formed per member of 'copies'" in text
+    assert (
+        "5 particles + 5 counterfactual rows = 10" in text
+        and "importance weights formed per member of 'copies'" in text
+    )
 
 
 IDLE = {

@@ -1,4 +1,4 @@
-"""Reweighted wake-sleep: the expected update summed over all draws, per datum, asleep and awake; planted faults.
+"""Reweighted wake-sleep: the expected update summed over all draws, per data point, asleep and awake; planted faults.
 
 N = 40 000 updates a test, pass rule and power as in test_objectives.py.
 """
@@ -117,7 +117,7 @@ def test_planted_faults_are_caught(kind):
 
 
 def test_the_loss_does_not_depend_on_the_batch():
-    """Per datum; Pyro's rises from 5.22 to 5.65 between 3 and 120 data."""
+    """Per data point; Pyro's rises from 5.22 to 5.65 between 3 and 120 data."""
     torch.manual_seed(0)
     losses = []
     for copies in (3, 120):
@@ -135,7 +135,7 @@ def test_refusals():
         WakeSleep(insomnia=1.5)
     with pytest.raises(UsageError, match="--elbo wake-sleep takes no --estimator"):
         make_elbo("wake-sleep", "rloo", num_particles=2)
-    with pytest.raises(UsageError, match="the sleep phase dreams 'x', which is no argument"):
+    with pytest.raises(UsageError, match="the sleep phase draws 'x', which is no argument"):
         make_elbo("wake-sleep", num_particles=2, insomnia=0.5).loss_and_grads(case.model, case.guide)
 
     def named():

@@ -109,7 +109,7 @@ def test_estimators_without_rows_of_their_own_leave_the_loss(pair, name):
 
 @pytest.mark.parametrize("name", ["disarm", "arm", "enum", "rebar", "muprop", "local", "gumbel"])
 def test_rows_leave_the_mean_of_the_reported_bound(name):
-    """N = 40 000 draws of the loss per datum against the exact ELBO; |z| ≤ 4 (false alarms 6e-5)."""
+    """N = 40 000 draws of the loss per data point against the exact ELBO; |z| ≤ 4 (false alarms 6e-5)."""
     from pathscore import exact
 
     n = 40_000
@@ -148,7 +148,7 @@ def test_a_program_is_planned_once_even_where_it_is_a_method_read_anew_each_step
 
 def test_explain_names_every_site(pair):
     text = SiteELBO({"z1": DiSARM(), "z2": RLOO(), "*": "auto"}, num_particles=3).explain(*pair)
-    for word in ("shift", "z1", "disarm", "rloo", "pathwise (auto)", "data", "3 particles + 3 what-if rows = 6"):
+    for word in ("shift", "z1", "disarm", "rloo", "pathwise (auto)", "data", "3 particles + 3 counterfactual rows = 6"):
         assert word in text, text
 
 

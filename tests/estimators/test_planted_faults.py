@@ -141,7 +141,7 @@ class CountsRelaxedRows(REBAR):
 
 
 class NoDownstreamScore(SiteELBO):
-    """The slope of a what-if row stops at values drawn afresh downstream."""
+    """The slope of a counterfactual row stops at values drawn afresh downstream."""
 
     def _slopes(self, plan, draws, terms):
         kept, terms.scores = terms.scores, {}
@@ -209,7 +209,7 @@ def test_engine_fault_is_caught(elbo):
 
 
 def test_downstream_copied_instead_of_drawn_is_caught(monkeypatch):
-    """The what-if rows of z1 keep the old z2, which was drawn given the old z1."""
+    """The counterfactual rows of z1 keep the old z2, which was drawn given the old z1."""
     draw = rows_module.RowSampler._draw
 
     def copies(self, site, fn):
@@ -224,7 +224,7 @@ def test_downstream_copied_instead_of_drawn_is_caught(monkeypatch):
 
 
 def test_upstream_drawn_instead_of_copied_is_caught(monkeypatch):
-    """The what-if rows of z2 get a new z1, to which their coupled value does not belong."""
+    """The counterfactual rows of z2 get a new z1, to which their coupled value does not belong."""
     monkeypatch.setattr(
         rows_module, "_repeat", lambda base, times: torch.rand(times * len(base), *base.shape[1:]).round()
     )

@@ -185,8 +185,8 @@ def test_paired_differences_take_the_common_spread_out():
     found = paired(base + 0.1 + rng.normal(0, 0.2, 400), base)
     assert found.mean == pytest.approx(0.1, abs=0.04) and found.error == pytest.approx(0.01, rel=0.2)
     assert found.words == "better" and paired(base, base + 1).words == "worse"
-    assert paired(base, base).words == "not told apart"
-    assert paired(base + rng.normal(0, 0.2, 400), base).words == "not told apart"
+    assert paired(base, base).words == "not significant"
+    assert paired(base + rng.normal(0, 0.2, 400), base).words == "not significant"
 
 
 def test_report_at_the_end_of_training(tmp_path, capsys, monkeypatch):

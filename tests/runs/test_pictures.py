@@ -49,7 +49,7 @@ def test_reconstructions_stand_under_their_originals(channels):
     original, rebuilt = (mosaic[r : r + 2, 3:5].reshape(4, -1) for r in (0, 3))
     assert np.allclose(original, x[1].reshape(channels, 4).T, atol=1e-6)
     assert np.allclose(original + rebuilt, 1, atol=1e-6)
-    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["original", "rebuilt"] * 2
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["original", "reconstruction"] * 2
 
 
 def test_values_beyond_the_unit_interval_are_mapped_onto_it():

@@ -74,8 +74,8 @@ def _pictures(found: Calibration, worst: int, covered: Sequence[Coverage]) -> li
     )
     ranks = partial(plots.ecdf_plot, pit=found.all, worst=worst, label=label)
     coverage = partial(plots.coverage_plot, nominal=level, observed=observed, error=error)
-    alt = f"One line a latent coordinate; the most extreme is {label}. Lines inside the grey band are as expected."
+    alt = f"One line per latent coordinate; the most extreme is {label}. Lines inside the grey band are as expected."
     return [
         Picture("ranks", "Ranks of the truth: empirical CDF against uniform", alt, ranks),
-        Picture("coverage", "Coverage of central intervals", "On the diagonal is right.", coverage),
+        Picture("coverage", "Coverage of central intervals", "Points on the diagonal: correct coverage.", coverage),
     ]

@@ -15,8 +15,9 @@ PIXELS = 2**18
 """Site elements of the data that go into a reliability curve: enough to see a hundredth, and small."""
 
 INTRO = (
-    "Model against held-out data, with checks that are honest for binary pixels: a rootogram and ranks of a "
-    "summary of each datum ({statistic}; {draws} draws of the model a datum), and reliability of pixel probabilities."
+    "Model against held-out data, with checks that are valid for binary data: a rootogram and ranks of a "
+    "summary of each data point ({statistic}; {draws} draws of the model for each), and the reliability of pixel "
+    "probabilities."
 )
 
 
@@ -82,7 +83,7 @@ def _pictures(found: Predictive) -> list[Picture]:
         ),
         Picture(
             "counts",
-            f"Rank of each datum's {found.statistic} among draws of the model",
+            f"Rank of each data point's {found.statistic} among draws of the model",
             "Empirical CDF of the ranks minus the diagonal; inside the band the model is as expected.",
             partial(plots.ecdf_plot, pit=found.pit[:, None], worst=0, label=found.statistic),
         ),

@@ -39,8 +39,8 @@ def section(subject: Subject) -> Section:
             Picture(
                 "reconstructions-page",
                 "Held out, and reconstructed",
-                f"{count} data above, rebuilt below.",
-                partial(plots.image_grid, images=pairs, row_labels=("data", "rebuilt")),
+                f"{count} data above, reconstructed below.",
+                partial(plots.image_grid, images=pairs, row_labels=("data", "reconstruction")),
             ),
             Picture(
                 "samples-page",
