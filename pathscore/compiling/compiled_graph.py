@@ -136,7 +136,7 @@ def followable(elbo: Any) -> Any:
 
     Pyro's TraceGraph_ELBO marks tensors with their origin in a way that cannot be followed; `SiteELBO` finds it once.
     """
-    if type(elbo) is TraceGraph_ELBO:
+    if isinstance(elbo, TraceGraph_ELBO):
         return SiteELBO(num_particles=elbo.num_particles, max_plate_nesting=elbo.max_plate_nesting, credit="graph")
     return elbo
 

@@ -15,6 +15,7 @@ from pyro.poutine.util import site_is_subsample
 
 from pathscore.diagnostics.messages import explained
 from pathscore.errors import UsageError
+from pathscore.programs.traces import lawful
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ def describe(model: Callable, guide: Callable, args: Sequence, event_dims: dict 
     `event_dims` names event dimensions: {"x": ("pixel",)}; others are called site_dim_0, site_dim_1, …
     """
     with explained("running the guide and the model once"), torch.random.fork_rng(), torch.no_grad():
-        guide_trace = poutine.trace(guide).get_trace(*args)
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+        guide_trace = poutine.trace(lawful(guide)).get_trace(*args)
+        model_trace = poutine.trace(poutine.replay(lawful(model), trace=guide_trace)).get_trace(*args)
     nodes = sample_nodes(model_trace)
     if not nodes:
         raise UsageError("the model has no pyro.sample site: there is nothing to diagnose")

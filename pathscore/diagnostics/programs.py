@@ -21,6 +21,7 @@ from pathscore.diagnostics.messages import explained
 from pathscore.diagnostics.scoring import Nodes, Values, align, log_likelihoods, total_log_prob
 from pathscore.diagnostics.seeding import seeded
 from pathscore.errors import UsageError
+from pathscore.programs.traces import lawful
 
 DRAWS_PLATE = "_draws"
 """The plate of draws; outside every plate of the programs."""
@@ -70,8 +71,8 @@ def draw(
     """
 
     def once(part: slice) -> dict[tuple[str, str], torch.Tensor]:
-        guide_trace = poutine.trace(poutine.replay(guide, trace=layout.subsample)).get_trace(*args)
-        replayed = poutine.replay(poutine.replay(model, trace=guide_trace), trace=layout.subsample)
+        guide_trace = poutine.trace(poutine.replay(lawful(guide), trace=layout.subsample)).get_trace(*args)
+        replayed = poutine.replay(poutine.replay(lawful(model), trace=guide_trace), trace=layout.subsample)
         model_nodes = sample_nodes(poutine.trace(replayed).get_trace(*args))
         guide_nodes = sample_nodes(guide_trace)
         found = _score(layout, part.stop - part.start, model_nodes, guide_nodes)
@@ -161,7 +162,7 @@ def guide_values(guide: Callable, layout: Layout, draws: int, args: Sequence) ->
     """
 
     def once(part: slice) -> Values:
-        nodes = sample_nodes(poutine.trace(poutine.replay(guide, trace=layout.subsample)).get_trace(*args))
+        nodes = sample_nodes(poutine.trace(poutine.replay(lawful(guide), trace=layout.subsample)).get_trace(*args))
         missing = [s.name for s in layout.of("latent") if s.name not in nodes]
         if missing:
             raise UsageError(f"the guide has no site {', '.join(map(repr, missing))}: this check needs it there")
@@ -196,7 +197,7 @@ def replay(
 
     def once(part: slice) -> Values:
         placed = _place(layout, {name: value[part] for name, value in values.items()})
-        program = poutine.replay(poutine.replay(model, trace=placed), trace=layout.subsample)
+        program = poutine.replay(poutine.replay(lawful(model), trace=placed), trace=layout.subsample)
         return collect(sample_nodes(poutine.trace(program).get_trace(*args)), part.stop - part.start)
 
     return _over_draws(layout, draws, elements or layout.elements, once)

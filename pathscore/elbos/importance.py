@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from pathscore.elbos.averaging import RowWeights
-from pathscore.elbos.plan import Plan
+from pathscore.elbos.plan import Plan, key_of
 from pathscore.elbos.rows import Draw
 from pathscore.elbos.site import SiteELBO
 from pathscore.elbos.terms import Terms, sum_to
@@ -63,19 +63,24 @@ class ImportanceELBO(SiteELBO):
             raise UsageError("--alpha 1 is the ELBO: use --elbo trace")
         super().__init__(estimators, num_particles=num_particles, max_plate_nesting=max_plate_nesting)
         self.order = 1.0 - alpha
+        self._divided: dict[str, str] = {}  # site → why it takes no estimator that varies one member at a time
 
-    def refuse(self, estimator: Estimator) -> str | None:
+    def refuse(self, estimator: Estimator, site: str) -> str | None:
         if isinstance(estimator, StickingTheLanding):
             return "stl is biased under importance weights; --elbo dreg with pathwise sites is what it becomes there"
         if compares_particles(estimator):
             return f"{estimator.name} compares particles' costs, and here each depends on all particles; {self.remedy}"
+        if site in self._divided and estimator.one_at_a_time:
+            return self._divided[site].format(estimator.name)
         return None
 
     def prepare(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Plan:
         plan = super().prepare(model, guide, *args, **kwargs)
         if plan.weight_plates is None:
             plan.weight_plates = weight_plates(model, guide, args, kwargs, plan)
-            self._refuse_split(plan)
+            if self._divide(plan):  # `auto` chooses again, now that the plates of the weights are known
+                self.forget(model, guide)
+                return self.prepare(model, guide, *args, **kwargs)
         return plan
 
     def costs(self, plan: Plan) -> str:
@@ -114,17 +119,28 @@ class ImportanceELBO(SiteELBO):
         draws, terms = super()._run(plan, model, guide, args, kwargs)
         return draws, weigh(terms, self.order)
 
-    @staticmethod
-    def _refuse_split(plan: Plan) -> None:
+    def _divide(self, plan: Plan) -> bool:
+        """Note the sites of which the weights hold several members; whether `auto` has to choose again.
+
+        Raises: UsageError where an estimator that varies one member at a time was named for such a site.
+        """
         assert plan.weight_plates is not None
+        again = False
         for site in plan.sites.values():
             deeper = sorted(set(site.plates) - plan.weight_plates)
-            if deeper and site.estimator.one_at_a_time:
-                raise UsageError(
-                    f"--estimator: site '{site.name}': {site.estimator.name} varies one member of plate "
-                    f"'{deeper[0]}' at a time, and the importance weights are formed {where(plan.weight_plates)}: use "
-                    "disarm or score there"
-                )
+            if not deeper or not site.estimator.one_at_a_time or site.name in self._divided:
+                continue
+            reason = (
+                f"{{}} varies one member of plate '{deeper[0]}' at a time, and the importance weights are formed "
+                f"{where(plan.weight_plates)}: use disarm or score there"
+            )
+            if site.chosen != "auto":
+                raise UsageError(f"--estimator: site '{site.name}': {reason.format(site.estimator.name)}")
+            self._divided[site.name], again = reason, True
+        for site in plan.sites.values() if again else ():
+            if site.chosen == "auto":
+                del self.estimators[key_of(site.name)]
+        return again
 
 
 def compares_particles(estimator: Estimator) -> bool:

@@ -11,7 +11,8 @@ import copy
 import fnmatch
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from pathscore.elbos.dependence import TermKey, dependence
 from pathscore.errors import UsageError
 from pathscore.estimators import ESTIMATORS, Auto, Estimator, Gumbel, Pathwise, Score, choose, make_estimator, parse
 from pathscore.estimators.families import can_relax, family_name
+from pathscore.programs.matching import mismatch
 from pathscore.programs.traces import latent_sites, plates_of, sample_sites, traces
 
 Spec = dict[str, Estimator]
@@ -40,6 +42,7 @@ class SitePlan:
     family: str
     plates: tuple[str, ...]
     chosen: str  # "named", "auto" or "default"
+    known: bool = False  # whether the estimator has served the site before
 
 
 @dataclass
@@ -64,7 +67,7 @@ class Plan:
 
     def base_only(self) -> Plan:
         """The same sites without counterfactual rows: for evaluating the bound."""
-        sites = {name: SitePlan(name, s.estimator, 0, s.family, s.plates, s.chosen) for name, s in self.sites.items()}
+        sites = {name: replace(s, rows=0) for name, s in self.sites.items()}
         return Plan(self.particles, self.max_plate_nesting, sites, self.depends, self.analytic, self.weight_plates)
 
     def estimator(self, name: str) -> Estimator:
@@ -101,6 +104,8 @@ def dry_run(model: Callable, guide: Callable, args: tuple, kwargs: dict, max_pla
     """(model trace, guide trace, max_plate_nesting), checked as Pyro checks them; consumes no random numbers."""
     with torch.random.fork_rng(), torch.no_grad():
         model_trace, guide_trace = traces(model, guide, args, kwargs)
+        if reason := mismatch(sample_sites(model_trace), sample_sites(guide_trace)):
+            raise UsageError(reason)
         if is_validation_enabled():
             check_model_guide_match(model_trace, guide_trace, max_plate_nesting)
         model_trace.compute_log_prob()
@@ -163,7 +168,7 @@ def make_plan(
     particles: int,
     credit: str,
     kl: str,
-    refuse: Refuse = lambda estimator: None,
+    refuse: Callable[[Estimator, str], str | None] = lambda estimator, site: None,
 ) -> Plan:
     """Lay out the steps of a pair from its dry run; `found` (site → estimator) keeps learned state between pairs.
 
@@ -172,20 +177,23 @@ def make_plan(
     """
     model_trace, guide_trace, nesting = dry
     latents = latent_sites(guide_trace)
-    _check_patterns(spec, latents)
+    _check_patterns(spec, latents, [name.replace("/", ".") for name in found], model_trace)
     known = {name: found[key_of(name)] for name in latents if key_of(name) in found}
     sites: dict[str, SitePlan] = {}
     for name, site in latents.items():
         # `found` holds estimators only, whatever its type says.
-        estimator, chosen = resolve(site, spec, particles, known, refuse)  # type: ignore[arg-type]
+        here = partial(_swapped, refuse, name)
+        estimator, chosen = resolve(site, spec, particles, known, here)  # type: ignore[arg-type]
         model_site = sample_sites(model_trace).get(name)
-        reason = refusal(estimator, site["fn"], model_site, particles) or refuse(estimator)
+        reason = refusal(estimator, site["fn"], model_site, particles) or here(estimator)
         if reason:
-            legal = [n for n in legal_names(site["fn"], model_site, particles) if refuse(ESTIMATORS[n]()) is None]
+            legal = [n for n in legal_names(site["fn"], model_site, particles) if here(ESTIMATORS[n]()) is None]
             raise UsageError(f"--estimator: site '{name}': {reason}; legal here: {', '.join(legal)}")
+        met = name in known
         found[key_of(name)] = estimator
         plates = tuple(sorted(f.name for f in plates_of(site)))
-        sites[name] = SitePlan(name, estimator, estimator.rows(site["fn"]), family_name(site["fn"]), plates, chosen)
+        family, rows = family_name(site["fn"]), estimator.rows(site["fn"])
+        sites[name] = SitePlan(name, estimator, rows, family, plates, chosen, met)
     depends = None
     if credit == "graph" or kl != "sampled":
         depends, lost = dependence(model, guide, args, kwargs, guide_trace, list(latents))
@@ -203,16 +211,36 @@ def make_plan(
     return plan
 
 
+def _swapped(refuse: Callable[[Estimator, str], str | None], site: str, estimator: Estimator) -> str | None:
+    return refuse(estimator, site)
+
+
 def key_of(name: str) -> str:
     """A site's name as a module's key (no dots)."""
     return name.replace(".", "/")
 
 
-def _check_patterns(spec: Spec, latents: Iterable[str]) -> None:
+def _check_patterns(spec: Spec, latents: Iterable[str], met: Iterable[str], model_trace: Trace) -> None:
+    """Raise UsageError for a pattern that matches no latent site, of this call or of an earlier one.
+
+    A site that is observed in this call may be latent in another one, as a label that is not always given: a warning.
+    """
     names = list(latents)
     for pattern in spec:
-        if not any(fnmatch.fnmatchcase(name, pattern) or name == pattern for name in names):
+        if any(_matches(pattern, name) for name in (*names, *met)):
+            continue
+        observed = [name for name in sample_sites(model_trace) if _matches(pattern, name)]
+        if not observed:
             raise UsageError(f"--estimator: no sample site matches '{pattern}': sites are {', '.join(names) or 'none'}")
+        warnings.warn(
+            f"--estimator: '{pattern}' matches {', '.join(observed)} alone, which is observed in this call: it waits "
+            "for a call in which the site is latent",
+            stacklevel=2,
+        )
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return name == pattern or fnmatch.fnmatchcase(name, pattern)
 
 
 def _analytic(plan: Plan, kl: str, latents: dict[str, Any], model_trace: Trace) -> frozenset[str]:

@@ -24,10 +24,11 @@ from pathscore.elbos.context import make_context
 from pathscore.elbos.explain import explain
 from pathscore.elbos.plan import Plan, dry_run, key_of, make_plan, read_spec, score_relaxations
 from pathscore.elbos.rows import Draw, RowSampler
+from pathscore.elbos.structures import Plans
 from pathscore.elbos.terms import Term, Terms, collect
 from pathscore.errors import UsageError, unknown
 from pathscore.estimators import Estimator, Site
-from pathscore.programs.traces import RowPlate, Unmasked, identity, latent_sites, traces
+from pathscore.programs.traces import PlainLaws, RowPlate, latent_sites, traces
 
 CREDITS = ("plate", "graph")
 KLS = ("sampled", "analytic", "auto", "relaxed", "discrete")
@@ -83,7 +84,7 @@ class SiteELBO(ELBO):
             score_relaxations(self.spec, kl)
         self.credit, self.kl = credit, kl if kl in ("analytic", "auto") else "sampled"
         self.estimators = nn.ModuleDict()
-        self._plans: dict[tuple[int, ...], tuple[Callable, Callable, Plan]] = {}
+        self._plans = Plans()
 
     # Named arguments of ours, whatever its type says.
     def __call__(self, model: nn.Module, guide: nn.Module) -> ELBOModule:  # type: ignore[override]
@@ -93,10 +94,13 @@ class SiteELBO(ELBO):
         return module
 
     def prepare(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Plan:
-        """Resolve estimators, rows and dependencies (once per pair); consumes no random numbers."""
-        key = identity(model) + identity(guide)
-        if key not in self._plans:
-            dry = dry_run(model, guide, args, kwargs, self.max_plate_nesting)
+        """Resolve estimators, rows and dependencies, once for each structure of a call; consumes no random numbers."""
+        plan = self._plans.find(model, guide, args, kwargs)
+        if plan is not None:
+            return plan
+        dry = dry_run(model, guide, args, kwargs, self.max_plate_nesting)
+        plan = self._plans.like(model, guide, dry[:2])
+        if plan is None:
             plan = make_plan(
                 model,
                 guide,
@@ -111,17 +115,23 @@ class SiteELBO(ELBO):
                 refuse=self.refuse,
             )
             self._setup(plan, dry[0], dry[1])
-            self._plans[key] = model, guide, plan  # the pair is kept, so its identity stays its own
-        return self._plans[key][2]
+        self._plans.keep(model, guide, args, kwargs, dry[:2], plan)
+        return plan
 
-    def refuse(self, estimator: Estimator) -> str | None:
-        """Why this objective cannot use an estimator; None when it can."""
+    def forget(self, model: Callable, guide: Callable) -> None:
+        """Lay out the steps of a pair anew when it is next seen."""
+        self._plans.forget(model, guide)
+
+    def refuse(self, estimator: Estimator, site: str) -> str | None:
+        """Why this objective cannot use an estimator at a site; None when it can."""
         return None
 
     def explain(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> str:
         """A table of the guide's sites: distribution, plates, estimator, rows and model evaluations a step."""
         plan = self.prepare(model, guide, *args, **kwargs)
-        return explain(plan, self.costs(plan))
+        met = len(self._plans.of(model, guide))
+        others = f"\none of {met} structures of a call that were met" if met > 1 else ""
+        return explain(plan, self.costs(plan)) + others
 
     def costs(self, plan: Plan) -> str:
         """How costs are credited to sites, in words."""
@@ -212,7 +222,7 @@ class SiteELBO(ELBO):
     ) -> tuple[dict[str, Draw], Terms]:
         def rowed(fn: Callable) -> Callable:
             rows = RowPlate(plan.rows, dim=-plan.max_plate_nesting - 1)
-            return Unmasked()(fn if plan.rows == 1 else rows(fn))
+            return PlainLaws()(fn if plan.rows == 1 else rows(fn))
 
         with self.sampler(plan) as sampler:
             guide_trace = poutine.trace(rowed(guide)).get_trace(*args, **kwargs)
@@ -258,8 +268,9 @@ class SiteELBO(ELBO):
             terms = collect(single, model_trace, guide_trace)
             for name, site in plan.sites.items():
                 context = make_context(single, terms, draws, name)
-                site.estimator.setup(draws[name].fn, context)
-                self.estimators[key_of(name)] = site.estimator.to(context)
+                if not site.known:  # what it has learned in calls of another structure stays
+                    site.estimator.setup(draws[name].fn, context)
+                    self.estimators[key_of(name)] = site.estimator.to(context)
 
     @staticmethod
     def _checked(loss: Tensor) -> float:

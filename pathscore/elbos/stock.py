@@ -21,6 +21,7 @@ from pyro.infer import (
 )
 
 from pathscore.elbos.entry import Objective
+from pathscore.elbos.explain import explained
 from pathscore.elbos.free_bits import FreeBitsELBO
 from pathscore.elbos.mean_field import MeanFieldELBO
 from pathscore.elbos.site import SiteELBO
@@ -34,11 +35,11 @@ class EnumELBO(TraceEnum_ELBO):
     """
 
     def _get_traces(self, model: Any, guide: Any, args: Any, kwargs: Any):
-        return super()._get_traces(model, config_enumerate(guide), args, kwargs)
+        return super()._get_traces(config_enumerate(model), config_enumerate(guide), args, kwargs)
 
 
 def _stock(cls: type[ELBO], num_particles: int, max_plate_nesting: int, **options: Any) -> ELBO:
-    return cls(
+    return explained(cls)(
         num_particles=num_particles,
         max_plate_nesting=max_plate_nesting,
         vectorize_particles=num_particles > 1,

@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 from pyro.distributions.util import scale_and_mask
+from pyro.infer.util import is_validation_enabled
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from pathscore.elbos.dependence import TermKey
 from pathscore.elbos.plan import Plan
+from pathscore.errors import UsageError
 from pathscore.estimators.base import Estimator
 from pathscore.estimators.families import narrow
 from pathscore.programs.traces import plates_of, sample_sites
@@ -100,6 +102,7 @@ def collect(plan: Plan, model_trace: Trace, guide_trace: Trace) -> Terms:
             scores[name] = _rows(plan, _score_parts(plan, site)[1])
         else:
             log_q, score, entropy = _score_parts(plan, site)
+            _check_shape(plan, site, log_q)
             scores[name] = _rows(plan, score)
             value, entropy = (scale_and_mask(t, site["scale"], site["mask"]) for t in (log_q, entropy))
             terms.append(Term(("q", name), plates_of(site), -_rows(plan, value), -_rows(plan, entropy)))
@@ -112,6 +115,7 @@ def _model_term(plan: Plan, site: Any) -> Term:
         value = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
     else:
         value = _log_prob(plan, site, plan.estimator(site["name"]))
+    _check_shape(plan, site, value)
     value = _rows(plan, scale_and_mask(value, site["scale"], site["mask"]))
     return Term(("p", site["name"]), plates_of(site), value, value)
 
@@ -142,6 +146,27 @@ def _with_branch_density(plan: Plan, site: Any, estimator: Estimator, log_prob: 
         return log_prob
     own = estimator.branch_log_prob(narrow(site["fn"], rows), site["value"][rows])
     return log_prob if own is None else torch.cat([log_prob[: rows.start], own, log_prob[rows.stop :]])
+
+
+def _check_shape(plan: Plan, site: Any, log_prob: Tensor) -> None:
+    """Raise UsageError unless a log-probability is (rows, *plates), or broadcasts to it: in checked steps only.
+
+    Pyro checks each site in the same way; a program that is right for one particle may still not be written for many.
+    """
+    if not is_validation_enabled() or plan.rows == 1:
+        return
+    sizes = {frame.dim: frame.size for frame in plates_of(site)} | {-plan.max_plate_nesting - 1: plan.rows}
+    shape = tuple(log_prob.shape)
+    if all(n in (1, sizes.get(dim, 1)) for dim, n in zip(range(-len(shape), 0), shape, strict=True)):
+        return
+    plates = (
+        ", ".join(f"plate '{f.name}' of {f.size}" for f in sorted(plates_of(site), key=lambda f: f.dim)) or "no plate"
+    )
+    raise UsageError(
+        f"site '{site['name']}' has log-probabilities of shape {shape} in a pass of {plan.rows} rows (particles and "
+        f"counterfactual values) with {plates}: write the program so that it broadcasts over a leading dimension, as "
+        "(x * w).sum(-1) and Vindex do, or take --particles 1 and an estimator without counterfactual rows"
+    )
 
 
 def _rows(plan: Plan, value: Any) -> Any:

@@ -65,7 +65,7 @@ class WakeSleep(ImportanceELBO):
         super().__init__(Reweighted(), num_particles=num_particles, max_plate_nesting=max_plate_nesting)
         self.insomnia = insomnia
 
-    def refuse(self, estimator: Estimator) -> str | None:
+    def refuse(self, estimator: Estimator, site: str) -> str | None:
         if isinstance(estimator, Reweighted):
             return None
         return f"wake-sleep passes no gradient through a draw, so {estimator.name} has nothing to do: leave it out"

@@ -20,6 +20,7 @@ from pyro.distributions.score_parts import ScoreParts
 from torch import Tensor, nn
 
 from pathscore.estimators.families import family_name, linear_log_prob, narrow, sum_right
+from pathscore.programs.laws import log_prob, no_inverse
 
 
 @dataclass
@@ -80,6 +81,7 @@ class Estimator(nn.Module):
         unbiased: whether the mean of the estimate is the exact gradient.
         min_particles: smallest legal K.
         differentiable_cost: whether the model must be differentiable in the value.
+        scores: differentiates log q at a fixed value.
         pathwise: the value carries the gradient, and the site's −log q stays in the bound.
         relaxed: values (of some rows) leave the support, or carry a gradient: scored by the linear extension.
         needs_slope: wants `Site.slope`.
@@ -94,6 +96,7 @@ class Estimator(nn.Module):
     unbiased: ClassVar[bool] = True
     min_particles: ClassVar[int] = 1
     differentiable_cost: ClassVar[bool] = False
+    scores: ClassVar[bool] = True
     pathwise: ClassVar[bool] = False
     relaxed: ClassVar[bool] = False
     needs_slope: ClassVar[bool] = False
@@ -106,6 +109,8 @@ class Estimator(nn.Module):
             return f"{self.name} needs a {' or '.join(self.families)} site, not {family_name(fn)}"
         if particles < self.min_particles:
             return f"{self.name} needs --particles {self.min_particles} or more, got {particles}"
+        if self.scores and (transforms := no_inverse(fn)):
+            return f"{self.name} needs log q of a given value, and {transforms} has no inverse: use pathwise"
         return None
 
     def setup(self, fn: Any, context: Tensor) -> None:
@@ -131,7 +136,7 @@ class Estimator(nn.Module):
 
     def log_prob(self, fn: Any, value: Tensor) -> Tensor:
         """Log-probability of the site's values under guide or model, (rows, *plates)."""
-        return linear_log_prob(fn, value) if self.relaxed else fn.log_prob(value)
+        return linear_log_prob(fn, value) if self.relaxed else log_prob(fn, value)
 
     def branch_log_prob(self, fn: Any, value: Tensor) -> Tensor | None:
         """Log-density of this site's own branch rows where it differs from `log_prob`; None where it does not."""

@@ -43,6 +43,13 @@ def _linear_one_hot(fn: Any, value: Tensor) -> Tensor:
     return (value * fn.logits).sum(-1)  # torch keeps categorical logits normalised
 
 
+def _counts_up_to(fn: Any) -> Tensor:
+    """0 … n of a binomial law with one n for all; nothing where they differ."""
+    counts = fn.total_count
+    most = int(counts.max())
+    return torch.arange(1 + most if bool((counts == most).all()) else 0, dtype=fn.logits.dtype, device=fn.logits.device)
+
+
 FAMILIES = (
     Family(
         "bernoulli",
@@ -65,6 +72,7 @@ FAMILIES = (
         None,
         lambda fn: torch.arange(fn.logits.shape[-1], device=fn.logits.device),
     ),
+    Family("binomial", (torch.distributions.Binomial,), ("total_count", "logits"), None, _counts_up_to),
     Family("normal", (torch.distributions.Normal,), ("loc", "scale")),
     Family("poisson", (torch.distributions.Poisson,), ("rate",)),
     Family("gamma", (torch.distributions.Gamma,), ("concentration", "rate")),
@@ -136,7 +144,8 @@ def support_size(fn: Any) -> float:
     family = family_of(fn)
     if family is None or family.support is None:
         return float("inf")
-    return float(len(family.support(unwrap(fn)))) ** element_shape(fn).numel()
+    values = len(family.support(unwrap(fn)))
+    return float(values) ** element_shape(fn).numel() if values else float("inf")
 
 
 def joint_support(fn: Any) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pathscore.estimators.base import Estimator, Site
 from pathscore.estimators.families import family_name
+from pathscore.programs.laws import is_straight_through, log_prob
 
 
 class Pathwise(Estimator):
@@ -32,9 +33,10 @@ class Pathwise(Estimator):
     reference = "Kingma & Welling 2014"
     differentiable_cost = True
     pathwise = True
+    scores = False
 
     def refusal(self, fn: Any, particles: int = 1) -> str | None:
-        if not getattr(fn, "has_rsample", False):
+        if not getattr(fn, "has_rsample", False) or is_straight_through(fn):
             return f"{self.name} needs a reparameterised site, and {family_name(fn)} is not"
         return super().refusal(fn, particles)
 
@@ -61,11 +63,12 @@ class StickingTheLanding(Pathwise):
     """
 
     name = "stl"
+    scores = True
     formula = "∇_z[log p(x,z) − log q(z)] · ∂z/∂φ"
     reference = "Roeder, Wu & Duvenaud 2017"
 
     def score_parts(self, fn: Any, value: Tensor) -> ScoreParts:
         log_q, score, entropy = fn.score_parts(value)
         # q's parameters enter log q twice, through z and directly; taking the direct part off leaves the path.
-        direct = fn.log_prob(value.detach())
+        direct = log_prob(fn, value.detach())
         return ScoreParts(log_q, score, entropy - (direct - direct.detach()))

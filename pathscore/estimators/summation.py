@@ -25,7 +25,7 @@ class Enumerate(Estimator):
     name = "enum"
     formula = "Σ_b f(b) ∇q(b)"
     reference = "sum over the support"
-    families = ("bernoulli", "onehot", "categorical")
+    families = ("bernoulli", "onehot", "categorical", "binomial")
     one_at_a_time = True
 
     def refusal(self, fn: Any, particles: int = 1) -> str | None:

@@ -18,6 +18,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import prune_subsample_sites, site_is_subsample
 
 from pathscore.errors import UsageError
+from pathscore.programs.traces import lawful
 
 _ROWS = "_rows"
 
@@ -70,8 +71,8 @@ def trial(model, guide, args, kwargs) -> tuple[list[tuple[str, Any]], int]:
     site["prior"] is the distribution that the model has there, None where it has none.
     """
     with torch.random.fork_rng(cuda_in_use()), torch.no_grad():
-        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+        guide_trace = poutine.trace(lawful(guide)).get_trace(*args, **kwargs)
+        model_trace = poutine.trace(poutine.replay(lawful(model), trace=guide_trace)).get_trace(*args, **kwargs)
     for name, site in _sites(model_trace):
         if not site["is_observed"] and name not in guide_trace:
             raise UsageError(f"latent site {name!r} of the model is missing from the guide: add it there")
@@ -91,9 +92,9 @@ def run_rows(model, guide, args, kwargs, placed: AbstractContextManager, count: 
     try:
         # Both handlers stand outside the row plate: it does not broadcast a site that already has its value.
         with placed, rows:
-            guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+            guide_trace = poutine.trace(lawful(guide)).get_trace(*args, **kwargs)
         with poutine.replay(trace=guide_trace), rows:
-            model_trace = poutine.trace(model).get_trace(*args, **kwargs)
+            model_trace = poutine.trace(lawful(model)).get_trace(*args, **kwargs)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:  # the programs ran without rows, in `trial`

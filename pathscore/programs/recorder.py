@@ -5,7 +5,7 @@ so that a non-finite loss can be traced to its site. Values saved by an earlier 
 asks for the parameter of that name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyro
@@ -29,6 +29,8 @@ def plain_name(name: str) -> str:
 class Recorder(Messenger):
     """Notes parameters (`params`: name → unconstrained tensor) and, while `watching`, sample messages (`sites`).
 
+    sides: the messages of model and guide apart, by name, for programs that were wrapped with `on_side`.
+
     Messages hold the tensors of a whole pass, so they are kept from the start of a step until `forget` only: programs
     run between steps, in evaluation for example, leave nothing behind.
     """
@@ -38,14 +40,30 @@ class Recorder(Messenger):
         self.params: dict[str, Tensor] = {}
         self.sites: list[Any] = []
         self.watching = False
+        self.sides: dict[str, dict[str, Any]] = {"model": {}, "guide": {}}
         self.waiting: dict[str, Tensor] = {}
         self.changes = 0  # of `params`
+        self._side: dict[str, Any] | None = None
         self._ids: set[int] = set()
 
     def forget(self) -> None:
         """Drop the sample sites of the step that is over, and keep no more until the next one begins."""
         self.sites.clear()
         self.watching = False
+        for met in self.sides.values():
+            met.clear()
+
+    def on_side(self, side: str, program: Callable) -> Callable:
+        """The program, whose sample sites are noted as those of the "model" or the "guide" (`sides`)."""
+
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            before, self._side = self._side, self.sides[side]
+            try:
+                return program(*args, **kwargs)
+            finally:
+                self._side = before
+
+        return noted
 
     def subsampled(self) -> Iterator[Any]:
         """The messages with which plates draw their indices."""
@@ -58,6 +76,8 @@ class Recorder(Messenger):
     def _pyro_post_sample(self, msg: Any) -> None:
         if self.watching:
             self.sites.append(msg)
+            if self._side is not None and not site_is_subsample(msg):
+                self._side[msg["name"]] = msg
 
     def _pyro_param(self, msg: Any) -> None:
         if self.waiting and msg["name"] in self.waiting:

@@ -13,26 +13,45 @@ from pyro.poutine.plate_messenger import PlateMessenger
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
 
+from pathscore.programs.laws import discrete_law
+
 ROW_PLATE = "_pathscore_rows"
 
 
-class Unmasked(Messenger):
-    """Takes the mask off a latent site's distribution, `fn.mask(m)`, and puts it on the site, as `poutine.mask` does.
+class DiscreteLaws(Messenger):
+    """At latent sites, a straight-through law gives way to the discrete law whose values it draws."""
 
-    Estimators then see the family itself, and the term log p or −log q is masked as before.
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["is_observed"]:
+            msg["fn"] = discrete_law(msg["fn"])
+
+
+def lawful(program: Callable) -> Any:
+    """The program with the laws that its values have: what its densities are computed from."""
+    return DiscreteLaws()(program)
+
+
+class PlainLaws(Messenger):
+    """Shows estimators the law itself of a latent site.
+
+    A mask of the distribution, `fn.mask(m)`, is put on the site, as `poutine.mask` does: the term log p or −log q is
+    masked as before. Straight-through laws are those of their values.
     """
 
     def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"]:
+            return
         fn = msg["fn"]
-        if isinstance(fn, MaskedDistribution) and not msg["is_observed"]:
+        if isinstance(fn, MaskedDistribution):
             msg["mask"] = fn._mask if msg["mask"] is None else fn._mask & msg["mask"]
-            msg["fn"] = fn.base_dist
+            fn = fn.base_dist
+        msg["fn"] = discrete_law(fn)
 
 
 def traces(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
     """(model trace, guide trace): one draw of the guide, and the model run against it."""
-    guide_trace = poutine.trace(Unmasked()(guide)).get_trace(*args, **kwargs)
-    model_trace = poutine.trace(poutine.replay(Unmasked()(model), trace=guide_trace)).get_trace(*args, **kwargs)
+    guide_trace = poutine.trace(PlainLaws()(guide)).get_trace(*args, **kwargs)
+    model_trace = poutine.trace(poutine.replay(PlainLaws()(model), trace=guide_trace)).get_trace(*args, **kwargs)
     return model_trace, guide_trace
 
 
@@ -61,7 +80,6 @@ class Plate(NamedTuple):
     @classmethod
     def of(cls, frame: CondIndepStackFrame) -> Plate:
         """The plate of Pyro's frame."""
-        # Pyro says size is an int; it may be a tensor, whatever the annotation says.
         # Pyro says size is an int; it may be a tensor, whatever its type says.
         return cls(frame.name, frame.dim, frame.size, frame.full_size)  # type: ignore[arg-type]
 

@@ -6,28 +6,34 @@ the optimiser moves; and the first step names every parameter that no gradient r
 """
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pyro
 import pyro.infer
 import torch
+from pyro.infer import RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO
 from torch import Tensor, nn
 
 from pathscore.compiling.compiled_elbo import CompiledELBO
+from pathscore.elbos.site import SiteELBO
 from pathscore.errors import NumericsError, PathscoreError, UsageError
 from pathscore.machine.foreach import gradient_norm, scale_gradients
 from pathscore.machine.heap import keep_freed_memory
 from pathscore.machine.streams import beside
 from pathscore.programs.recorder import plain_name
 from pathscore.svi.compiled_step import compiled_step
-from pathscore.svi.first_step import check, explain
+from pathscore.svi.first_step import check, check_match, explain
 from pathscore.svi.joint_optim import JointOptim
 from pathscore.svi.numerics import blame, finite, kind_of
 from pathscore.svi.optimiser import as_optim
 from pathscore.svi.parameters import Parameters
 from pathscore.svi.state import fits, restore, state_of
+
+PYROS = (Trace_ELBO, TraceGraph_ELBO, TraceEnum_ELBO, RenyiELBO)
+"""Pyro's objectives that take one draw of the guide and run the model against it."""
 
 VALIDATE = ("first", "always", "never")
 
@@ -169,8 +175,11 @@ class SVI(pyro.infer.SVI):
     def _gradients(self, *args, **kwargs) -> Any:
         try:
             with self._validation():
-                return _numbers(self.loss_and_grads(self.model, self.guide, *args, **kwargs))
+                return _numbers(self.loss_and_grads(*self._programs(), *args, **kwargs))
         except PathscoreError:
+            raise
+        except KeyError:
+            check_match(self._own, self.elbo)  # Pyro looks the guide's site up, and says no more than its name
             raise
         except (ValueError, UserWarning) as problem:
             # Pyro's validation and warnings notice NaN too, but name neither site nor step.
@@ -182,9 +191,16 @@ class SVI(pyro.infer.SVI):
                 raise better from problem
             raise NumericsError(f"step {self.steps + 1}: the loss is not finite{cause}") from problem
 
+    def _programs(self) -> tuple[Callable, Callable]:
+        """Model and guide; in the first step of one of Pyro's objectives with their sites told apart."""
+        if not self._first or not isinstance(self.elbo, PYROS) or isinstance(self.elbo, SiteELBO):
+            return self.model, self.guide
+        return self.recorder.on_side("model", self.model), self.recorder.on_side("guide", self.guide)
+
     def _validation(self) -> AbstractContextManager:
-        quick = self.validate == "never" or (self.validate == "first" and not self._first)
-        return pyro.validation_enabled(False) if quick else nullcontext()
+        if self.validate == "never" or (self.validate == "first" and not self._first):
+            return pyro.validation_enabled(False)
+        return without_match_warnings()
 
     def begin(self, args: tuple, kwargs: dict) -> None:
         """Prepare for steps on arguments of these shapes."""
@@ -207,7 +223,7 @@ class SVI(pyro.infer.SVI):
 
     def _advance(self, loss: Any, scale: float) -> None:
         if self._first:
-            check(self._own, self.elbo, self.require_gradients)
+            check(self._own, self.elbo, self.require_gradients and self.steps == 0)
         if not all(math.isfinite(part) for part in (loss if isinstance(loss, tuple) else (loss,))):
             raise NumericsError(f"step {self.steps + 1}: the loss is {loss}{blame(self.recorder) or ''}")
         trained = [p for p in self._trained() if p.grad is not None]
@@ -243,6 +259,14 @@ class SVI(pyro.infer.SVI):
             return loss
         count = len(args[0])
         return type(loss)(part / count for part in loss) if isinstance(loss, tuple) else loss / count
+
+
+@contextmanager
+def without_match_warnings() -> Iterator[None]:
+    """Keep Pyro from warning of sites that `check_match` refuses."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Found (non-auxiliary )?vars in", UserWarning)
+        yield
 
 
 def _numbers(loss: Any) -> Any:

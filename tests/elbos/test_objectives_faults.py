@@ -92,9 +92,7 @@ class NoLaterScores(DReG):
 
 def permissive(base):
     """`base` that refuses nothing."""
-    return type(
-        "Permissive", (base,), {"refuse": lambda self, e: None, "_refuse_split": staticmethod(lambda plan: None)}
-    )
+    return type("Permissive", (base,), {"refuse": lambda self, e, site: None, "_divide": lambda self, plan: False})
 
 
 def log_k_forgotten(terms):

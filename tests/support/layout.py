@@ -25,7 +25,8 @@ FLOORS = (
     ("elbos",),
     ("data",),
     ("config",),
-    ("estimators", "exact", "programs", "machine"),
+    ("estimators", "exact"),
+    ("programs", "machine"),
     ("errors",),
 )
 """Rooms from the top floor down: an import goes to a lower floor, or stays in its room."""
