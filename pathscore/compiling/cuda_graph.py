@@ -8,7 +8,8 @@ learned state stay where they are, and results are copied out.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ WARM_UP = 2
 
 def replayed(run: Run, capture: Capture, inputs: list[Tensor]) -> Run:
     """`run` as a CUDA graph; `run` itself, with a warning that says why, where it cannot be recorded."""
+    if reason := unrecordable(capture):
+        return _one_by_one(run, reason)
     elsewhere = [t for t in (*capture.tensors, *inputs) if t.device.type != "cuda"]
     if elsewhere:
         # A kernel is handed numbers from the processor's memory at its launch: they would be those of the recording.
@@ -33,6 +36,21 @@ def replayed(run: Run, capture: Capture, inputs: list[Tensor]) -> Run:
         return Replay(run, capture, inputs)
     except RuntimeError as error:
         return _one_by_one(run, str(error).strip().splitlines()[0][:160])
+
+
+READS_BACK = {
+    torch.ops.aten.multinomial.default,
+    torch.ops.aten.normal.Tensor_Tensor,
+    torch.ops.aten._local_scalar_dense.default,
+    torch.ops.aten.nonzero.default,
+}
+"""Operations that read a value of the GPU on the processor, to check it for one, and so cannot be recorded."""
+
+
+def unrecordable(capture: Capture) -> str | None:
+    """Why a graph cannot be recorded, known before it is tried; None where nothing speaks against it."""
+    found = [node for node in capture.graph.graph.nodes if node.target in READS_BACK]
+    return f"{found[0].target} reads a value back" if found else None
 
 
 class Replay:
@@ -66,17 +84,39 @@ class Replay:
                 with torch.cuda.stream(side):
                     for _ in range(WARM_UP):
                         self.run(*self.captured, *self.inputs)
-                with torch.cuda.graph(self.graph, stream=side):
-                    self.results = self.run(*self.captured, *self.inputs)
                 current.wait_stream(side)
+                with generator_apart(device):
+                    self._captured(torch.cuda.CUDAGraph(), side)  # a rehearsal: its failure leaves nothing behind
+                self.results = self._captured(self.graph, side)
         finally:
             with torch.no_grad():
                 for tensor, value in zip(self.written, before, strict=True):
                     tensor.copy_(value)
             streams.write(drawn, device)
 
+    def _captured(self, graph: Any, side: Any) -> Any:
+        with torch.cuda.graph(graph, stream=side):
+            results = self.run(*self.captured, *self.inputs)
+        torch.cuda.current_stream(side.device).wait_stream(side)
+        return results
+
     def _places(self) -> list[int]:
         return [t.data_ptr() for t in self.captured]
+
+
+@contextmanager
+def generator_apart(device: torch.device) -> Iterator[None]:
+    """Draw from a copy of the default generator's state inside; the state itself is put back on leaving.
+
+    A recording that fails leaves the state it drew from in the midst of recording, and each later draw fails with it.
+    """
+    generator = torch.cuda.default_generators[device.index or 0]
+    kept = generator.graphsafe_get_state()
+    generator.graphsafe_set_state(generator.clone_state())
+    try:
+        yield
+    finally:
+        generator.graphsafe_set_state(kept)
 
 
 def _one_by_one(run: Run, reason: str) -> Run:

@@ -1,6 +1,7 @@
 """Guide draws in the schema that ArviZ reads, for any Pyro model and guide.
 
-`to_arviz(model, guide, x, draws=1000) -> xarray.DataTree`. Dimensions carry the names of the plates and events they
+`to_arviz(model, guide, x, draws=1000)` returns what the installed ArviZ takes, `draw_tree(…)` the xarray.DataTree that
+this project works with. Dimensions carry the names of the plates and events they
 come from: a site z1 in `pyro.plate("data", N)` with a vector event is (chain, draw, data, z1_dim_0). Draws are made and
 stored block by block, so with `path=` only one block is ever in memory.
 """
@@ -18,9 +19,28 @@ from pathscore.diagnostics.schema import Writer, attributes_of
 from pathscore.diagnostics.seeding import seeded
 from pathscore.diagnostics.storage import Memory, NetCDF
 from pathscore.errors import UsageError
+from pathscore.svi.pairs import takes_svi
 
 
-def to_arviz(
+def for_arviz(tree: Any) -> Any:
+    """A tree of draws as the installed ArviZ takes it: InferenceData before version 1, the DataTree itself since."""
+    import arviz  # takes seconds
+
+    data = getattr(arviz, "InferenceData", None)
+    return tree if data is None else data.from_datatree(tree)
+
+
+@takes_svi
+def to_arviz(model: Callable, guide: Callable, x, draws: int = 1000, **options: Any) -> Any:
+    """Draws of a guide in ArviZ's schema, for `az.summary`, `az.loo`, `az.plot_trace` and the rest of ArviZ.
+
+    `to_arviz(svi, x)` or `to_arviz(model, guide, x)`; arguments, groups and errors as `draw_tree`. Returns an
+    InferenceData where ArviZ is older than version 1, else an xarray.DataTree.
+    """
+    return for_arviz(draw_tree(model, guide, x, draws, **options))
+
+
+def draw_tree(
     model: Callable,
     guide: Callable,
     x,

@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from pathscore.diagnostics import DIAGNOSTICS, Diagnostic
-from pathscore.diagnostics.arviz import to_arviz
+from pathscore.diagnostics.arviz import draw_tree
 from pathscore.diagnostics.subject import Effort, Section, Subject
 from pathscore.diagnostics.verdicts import not_computed
 from pathscore.errors import PathscoreError, unknown
+from pathscore.svi.pairs import takes_svi
 
 
+@takes_svi
 def examine(
     model: Callable,
     guide: Callable,
@@ -25,13 +27,13 @@ def examine(
     image_shape: tuple[int, ...] | None = None,
     strict: bool = False,
 ) -> list[Section]:
-    """Diagnose any Pyro model/guide pair on data x (a tensor, or a tuple of program arguments).
+    """Diagnose any Pyro model/guide pair on data x (a tensor, or a tuple of program arguments); or `examine(svi, x)`.
 
     `names`: entries of DIAGNOSTICS, all by default; `strict`: raise what a diagnostic raises instead of noting it.
     """
     effort = effort or Effort()
     args = x if isinstance(x, tuple) else (x,)
-    tree = to_arviz(model, guide, args, effort.draws, prior_draws=0, predictive_draws=0, seed=effort.seed)
+    tree = draw_tree(model, guide, args, effort.draws, prior_draws=0, predictive_draws=0, seed=effort.seed)
     return sections_of(Subject(model, guide, args, tree, effort, labels, image_shape), names, strict)
 
 

@@ -1,7 +1,7 @@
 """Results of `pyro.infer.MCMC` in the same schema as guide draws.
 
-`mcmc_to_arviz(mcmc) -> xarray.DataTree`, dimensions (chain, draw, *plates, *event) named as `to_arviz` names them,
-so that a guide and a chain can be laid over each other in one ArviZ plot.
+`mcmc_to_arviz(mcmc)` returns what the installed ArviZ takes, `chain_tree(mcmc)` the xarray.DataTree. Dimensions (chain,
+draw, *plates, *event) are named as `to_arviz` names them, so that a guide and a chain fit into one ArviZ plot.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from pathscore.diagnostics.arviz import for_arviz
 from pathscore.diagnostics.blocks import Block
 from pathscore.diagnostics.layout import Layout
 from pathscore.diagnostics.programs import prepare, replay, simulate
@@ -21,7 +22,12 @@ from pathscore.diagnostics.storage import Memory, NetCDF
 from pathscore.errors import UsageError
 
 
-def mcmc_to_arviz(
+def mcmc_to_arviz(mcmc, model=None, args: tuple | None = None, **options: Any) -> Any:
+    """Chains in ArviZ's schema; arguments, groups and errors as `chain_tree`. Returns what `to_arviz` returns."""
+    return for_arviz(chain_tree(mcmc, model, args, **options))
+
+
+def chain_tree(
     mcmc,
     model=None,
     args: tuple | None = None,

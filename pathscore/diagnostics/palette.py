@@ -5,6 +5,7 @@ figures, backend or style is touched; `png(figure) -> bytes`.
 """
 
 import io
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,5 +70,8 @@ def legend(ax: Axes, palette: Palette, **options) -> None:
 def png(figure: Figure, dpi: int = 110) -> bytes:
     """The figure as PNG bytes."""
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=dpi, facecolor=figure.get_facecolor())
+    with warnings.catch_warnings():
+        # Of a legend that takes a second to place: the picture is right all the same.
+        warnings.filterwarnings("ignore", 'Creating legend with loc="best"', UserWarning)
+        figure.savefig(out, format="png", dpi=dpi, facecolor=figure.get_facecolor())
     return out.getvalue()

@@ -56,7 +56,9 @@ class WeightedTerms(Terms):
         """The part that some terms have in log w, with its graph: (rows, *plates)."""
         shape = (self.plan.rows, *[1] * self.plan.max_plate_nesting)
         parts = [sum_to(t.value, t.plates, self.plates) for t in terms]
-        return sum(parts, torch.zeros(shape)) / self.scale
+        # On the program's device; of the default type, so that class indices among the terms do not decide about it.
+        start = torch.zeros(shape, device=self.terms[0].value.device)
+        return sum(parts, start) / self.scale
 
     @cached_property
     def log_w(self) -> Tensor:

@@ -12,6 +12,7 @@ from pathscore.evaluation.bounds import Elbo, elbo, exact_log_likelihood, import
 from pathscore.evaluation.shared import evaluate_whole, predictive_density, whole_bound
 from pathscore.evaluation.units import THRESHOLD, active_units, activity
 from pathscore.evaluation.weights import Data, Program
+from pathscore.svi.pairs import takes_svi
 
 __all__ = [
     "AISResult",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 
+@takes_svi
 def evaluate(
     model: Program,
     guide: Program,
@@ -40,7 +42,7 @@ def evaluate(
     seed: int = 0,
     progress: bool | None = None,
 ) -> dict:
-    """The figures of a run's summary on test data x (N, X), in nats per data point.
+    """The figures of a run's summary on test data x (N, X), in nats per data point; or `evaluate(svi, x)`.
 
     test_elbo and test_elbo_se: mean and standard error over the data, `samples` draws each; rate + distortion =
     −test_elbo. test_log_likelihood (with _se and _samples): the K-sample bound, K = `importance_samples`; None where K

@@ -19,8 +19,10 @@ from pathscore.gradients.lab import Lab, Specs
 from pathscore.gradients.reference import find_exact, long_run
 from pathscore.gradients.results import Comparison, Run, rows_of
 from pathscore.machine.streams import beside
+from pathscore.svi.pairs import takes_svi
 
 
+@takes_svi
 def measure(
     model: Callable,
     guide: Callable,
@@ -38,6 +40,8 @@ def measure(
     kwargs: Mapping[str, Any] | None = None,
 ) -> Comparison:
     """Bias, variance, signal and cost of gradient estimators on one program pair, which stays unedited.
+
+    `measure(svi, x)` measures at the parameters of a run.
 
     estimators: names, specs as on the command line ("z1=disarm,z2=rloo"), estimators, or a mapping from labels to
         any of these; every legal name if not given.

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pathscore.programs.laws import is_straight_through
+
 Sites = Mapping[str, Any]
 
 
@@ -69,6 +71,8 @@ def unlike_supports(model_sites: Sites, guide_sites: Sites) -> str | None:
 
 def _is_discrete(fn: Any) -> bool | None:
     """Whether the values of a law are discrete; None for a point mass, and where the law does not say."""
+    if is_straight_through(fn):
+        return True
     if type(_base(fn)).__name__ in ("Delta", "Unit"):
         return None
     try:

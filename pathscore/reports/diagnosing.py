@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pathscore.data import Arguments
-from pathscore.diagnostics.arviz import to_arviz
+from pathscore.diagnostics.arviz import draw_tree
 from pathscore.diagnostics.examining import sections_of
 from pathscore.diagnostics.page import Drawn, draw_all, render
 from pathscore.diagnostics.palette import LIGHT
@@ -114,7 +114,7 @@ def write_posterior(run: Run, args: Arguments, effort: Effort):
         "dataset": run.job.dataset.name,
     }
     try:
-        to_arviz(
+        draw_tree(
             run.job.model,
             run.job.guide,
             args,

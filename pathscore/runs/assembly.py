@@ -98,7 +98,7 @@ def assemble(config: Config) -> Assembly:
     weight = KLWeight(config.kl_weight, round(config.kl_warmup * per_epoch))
     pair = (kl_weighted(model, weight), kl_weighted(guide, weight)) if weighted(config) else (model, guide)
     per_datum = bool(batch) and not program.whole
-    svi = SVI(*pair, optimizer(config, steps, per_epoch), elbo, per_datum=per_datum)
+    svi = SVI(*pair, optimizer(config, steps, per_epoch), elbo, per_datum=per_datum, publish=False)
     return Assembly(config, dataset, model, guide, weight, svi, steps, explain(svi, batch))
 
 
@@ -163,7 +163,7 @@ def refuse_idle(config: Config) -> None:
 
 def met(config: Config, model: Callable, guide: Callable, batch: Arguments) -> int:
     """Run a program that declares no layers once, hold the objective against its sites, and count its nested plates."""
-    scratch = SVI(model, guide)  # a parameter store that is thrown away
+    scratch = SVI(model, guide, publish=False)  # a parameter store that is thrown away
     with scratch.scope():
         refuse(config, found(model, guide, batch))
         return max(1, trial(model, guide, batch, {})[1])

@@ -32,6 +32,7 @@ class Parameters:
         self._estimators = estimators
         self._store = vars(ParamStoreDict())
         self._open = False
+        self._published: tuple[int, str] = (0, "")  # changes of the recorder, and one of the names
 
     @contextmanager
     def scope(self) -> Iterator[None]:
@@ -51,6 +52,25 @@ class Parameters:
             store.get_state()  # takes weak references off parameters, which could not be pickled with them
             self._store = vars(store).copy()
             vars(store).update(outside)
+
+    def publish(self) -> None:
+        """Enter the parameters into Pyro's global store, so that programs run outside see their present values.
+
+        The tensors are shared, and the optimiser moves them in place: it is done again only when parameters have
+        joined, or when the store was cleared. A later run that publishes the same name takes it over.
+        """
+        store = pyro.get_param_store()
+        changes, known = self._published
+        if self._open or (changes == self.recorder.changes and known in store._params):
+            return
+        own = self._store
+        for name, tensor in own["_params"].items():
+            if name in store._params:
+                store._param_to_name.pop(store._params[name], None)
+            store._params[name] = tensor
+            store._constraints[name] = own["_constraints"][name]
+            store._param_to_name[tensor] = name
+        self._published = self.recorder.changes, next(iter(own["_params"]), "")
 
     def named(self) -> dict[str, Tensor]:
         """Every parameter met so far, unconstrained, by its name in the program; estimators' as "estimators.…"."""

@@ -1,8 +1,9 @@
 """Stochastic variational inference with one fused optimiser: `SVI(model, guide, optim, loss).step(*args) -> float`.
 
 Drop-in for `pyro.infer.SVI` with any Pyro program and any Pyro ELBO. Every object keeps its parameters in a store of
-its own, so two runs in one process never touch each other; a step with a non-finite loss or gradient is refused before
-the optimiser moves; and the first step names every parameter that no gradient reaches.
+its own, so two runs in one process never train each other's, and shows them in Pyro's global store; a step with a
+non-finite loss or gradient is refused before the optimiser moves; and the first step names every parameter that no
+gradient reaches.
 """
 
 import math
@@ -50,6 +51,10 @@ class SVI(pyro.infer.SVI):
     validate: when Pyro's validation runs (if it is on at all): "first" step, "always" or "never". It costs a fifth of
         a small model's step. No setting is left changed.
     require_gradients: refuse a first step that leaves a parameter without gradient.
+    publish: show the parameters in Pyro's global store too, under their names, after each step. `pyro.param("loc")`,
+        `Predictive(model, guide=guide)` and an autoguide's `median()` then give trained values, as after
+        `pyro.infer.SVI`. Of two runs with one name, the store shows the one that joined or published last; each trains
+        and evaluates its own.
 
     Raises: UsageError for a program with nothing to train, or parameters that no gradient reaches; NumericsError for a
     loss or gradient that is not finite, with parameters and optimiser as they were before the step.
@@ -65,6 +70,7 @@ class SVI(pyro.infer.SVI):
         per_datum: bool = False,
         validate: str = "first",
         require_gradients: bool = True,
+        publish: bool = True,
     ):
         if validate not in VALIDATE:
             raise UsageError(f"validate must be one of {', '.join(VALIDATE)}, got {validate!r}")
@@ -76,6 +82,7 @@ class SVI(pyro.infer.SVI):
         self.per_datum = per_datum
         self.validate = validate
         self.require_gradients = require_gradients
+        self.publish = publish
         self.steps = 0
         self.gradient_norm = float("nan")
         self._own = Parameters(model, guide, lambda: getattr(self.elbo, "estimators", None))
@@ -98,8 +105,7 @@ class SVI(pyro.infer.SVI):
             found = compiled_step(self._own, self.compiled, self.optim, args, kwargs, self._scale(args))
             if found is not None:
                 loss, self.gradient_norm = found
-                self.steps += 1
-                return self._scaled(loss, args)
+                return self._stepped(loss, args)
         if self._first:
             self.begin(args, kwargs)
         with self.scope():
@@ -110,8 +116,14 @@ class SVI(pyro.infer.SVI):
                 self._advance(loss, self._scale(args))
             finally:
                 self._own.drop_gradients()
+        return self._stepped(loss, args)
+
+    def _stepped(self, loss: Any, args: tuple) -> Any:
+        """Count the step, and let programs outside see its parameters."""
         self.steps += 1
         self._first = False
+        if self.publish:
+            self._own.publish()
         return self._scaled(loss, args)
 
     def evaluate_loss(self, *args, **kwargs) -> Any:
@@ -154,6 +166,8 @@ class SVI(pyro.infer.SVI):
             self._rehearse(args)
         restore(self._own, self.optim, state)
         self.resume(int(state["steps"]), args)
+        if self.publish:
+            self._own.publish()
 
     def resume(self, steps: int, args: tuple) -> None:
         """Stand where a run stood after so many steps; `args`: a batch of the shape that its first step had, or ()."""
@@ -192,7 +206,7 @@ class SVI(pyro.infer.SVI):
             raise NumericsError(f"step {self.steps + 1}: the loss is not finite{cause}") from problem
 
     def _programs(self) -> tuple[Callable, Callable]:
-        """Model and guide; in the first step of one of Pyro's objectives with their sites told apart."""
+        """Model and guide; in the first step of one of Pyro's objectives with their sites noted apart."""
         if not self._first or not isinstance(self.elbo, PYROS) or isinstance(self.elbo, SiteELBO):
             return self.model, self.guide
         return self.recorder.on_side("model", self.model), self.recorder.on_side("guide", self.guide)

@@ -20,7 +20,8 @@ from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 
 from guides import AmortizedGuide
 from models import LATENTS, VAE
-from pathscore.diagnostics import mcmc_to_arviz, to_arviz
+from pathscore.diagnostics.arviz import draw_tree as to_arviz
+from pathscore.diagnostics.mcmc import chain_tree as mcmc_to_arviz
 from pathscore.errors import NumericsError, UsageError
 from pathscore.reports.diagnosing import NOTEBOOK
 
@@ -257,7 +258,7 @@ def test_a_seed_leaves_the_callers_random_numbers_alone():
 
 BIG = """
 import resource, sys, torch, pyro, pyro.distributions as dist
-from pathscore.diagnostics import to_arviz
+from pathscore.diagnostics.arviz import draw_tree as to_arviz
 def model(x):
     with pyro.plate("data", len(x), dim=-1):
         z = pyro.sample("z", dist.Normal(torch.zeros(8), 1.0).to_event(1))

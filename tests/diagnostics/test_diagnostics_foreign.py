@@ -12,7 +12,9 @@ import xarray
 from pyro.infer import MCMC, NUTS
 from pyro.infer.autoguide import AutoDelta, AutoNormal
 
-from pathscore.diagnostics import Effort, examine, mcmc_to_arviz, to_arviz
+from pathscore.diagnostics import Effort, examine
+from pathscore.diagnostics.arviz import draw_tree as to_arviz
+from pathscore.diagnostics.mcmc import chain_tree as mcmc_to_arviz
 
 QUICK = Effort(draws=60, replicates=60, gap_points=4, gap_steps=5, chain_points=1, chain_draws=40, check_draws=19)
 

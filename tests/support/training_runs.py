@@ -43,7 +43,7 @@ def make(
     sizes = {"data_size": WIDTH, "layers": (4,), "hidden": (8,), "latent": latent, "classes": 3}
     spec = OptimizerSpec(**{"lr": 0.01, "clip_norm": 2.0, "schedule": "cosine", "total_steps": 200, **optim})
     objective = wrap(make_elbo(elbo, estimators, particles))
-    return SVI(VAE(**sizes), AmortizedGuide(**sizes), spec, objective, per_datum=True)
+    return SVI(VAE(**sizes), AmortizedGuide(**sizes), spec, objective, per_datum=True, publish=False)
 
 
 def training(steps: int, **options) -> Training:
