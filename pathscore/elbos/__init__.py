@@ -32,12 +32,14 @@ def make_elbo(
     estimators: Any = None,
     num_particles: int = 1,
     max_plate_nesting: int = 1,
+    vectorize_particles: bool | None = None,
     **options: Any,
 ) -> ELBO:
     """The objective `name` with K = `num_particles` particles, for programs with that many nested plates.
 
     estimators: None for the objective's own gradient; an estimator, its name, "z1=disarm,z2=rloo", or a dictionary
         from sites to either, for a `SiteELBO` that credits costs as the objective does.
+    vectorize_particles: whether one pass of the programs serves all particles; None: where the program can.
     options: further arguments of the objective, e.g. alpha for "vr".
 
     Raises: UsageError for an unknown name or option, too few particles, or estimators where none can be named.
@@ -53,7 +55,9 @@ def make_elbo(
             able = [other.name for other in ELBOS.values() if other.credit]
             raise UsageError(f"--elbo {name} takes no --estimator: choose from {', '.join(able)}")
         options["estimators"] = estimators
-    return entry.make(num_particles=num_particles, max_plate_nesting=max_plate_nesting, **options)
+    elbo: Any = entry.make(num_particles=num_particles, max_plate_nesting=max_plate_nesting, **options)
+    elbo.one_pass = vectorize_particles
+    return elbo
 
 
 def refusal(elbo: str, layers: Iterable[Any], **choices: Any) -> str | None:

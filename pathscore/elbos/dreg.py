@@ -8,7 +8,7 @@ program sees each pathwise value cut off from its history; slopes taken there ar
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions.util import is_identically_zero
@@ -74,6 +74,8 @@ class DReG(ImportanceELBO):
         Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives. Tucker, Lawson, Gu, Maddison, 2019.
         Generalized Doubly Reparameterized Gradient Estimators. Bauer, Mnih, 2021.
     """
+
+    one_pass_only: ClassVar[str] = "dreg cuts the values of all rows at once: use --elbo iwae, or "
 
     def prepare(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Plan:
         plan = super().prepare(model, guide, *args, **kwargs)

@@ -37,7 +37,7 @@ def explain(plan: Plan, costs: str) -> str:
     others = plan.rows - plan.particles
     return (
         f"{table(HEADER, lines)}\n{plan.particles} particle{'s' * (plan.particles > 1)} + {others} counterfactual rows "
-        f"= {plan.rows} model evaluations a step, in one pass; {costs}"
+        f"= {plan.rows} model evaluations a step, {'in one pass' if plan.obstacle is None else 'pass by pass'}; {costs}"
     )
 
 

@@ -56,6 +56,7 @@ class Plan:
     analytic: frozenset[str] = frozenset()
     weight_plates: frozenset[str] | None = None  # names of those that importance weights are formed over, if any are
     slices: dict[str, slice] = field(default_factory=dict)
+    obstacle: str | None = None  # why rows are run pass by pass, where they are
 
     def __post_init__(self) -> None:
         start = self.particles
@@ -68,7 +69,7 @@ class Plan:
     def base_only(self) -> Plan:
         """The same sites without counterfactual rows: for evaluating the bound."""
         sites = {name: replace(s, rows=0) for name, s in self.sites.items()}
-        return Plan(self.particles, self.max_plate_nesting, sites, self.depends, self.analytic, self.weight_plates)
+        return replace(self, sites=sites, slices={})
 
     def estimator(self, name: str) -> Estimator:
         try:

@@ -22,12 +22,14 @@ from torch import Tensor, nn
 from pathscore.elbos.averaging import RowWeights
 from pathscore.elbos.context import make_context
 from pathscore.elbos.explain import explain
+from pathscore.elbos.passes import pass_by_pass
 from pathscore.elbos.plan import Plan, dry_run, key_of, make_plan, read_spec, score_relaxations
 from pathscore.elbos.rows import Draw, RowSampler
 from pathscore.elbos.structures import Plans
 from pathscore.elbos.terms import Term, Terms, collect
 from pathscore.errors import UsageError, unknown
 from pathscore.estimators import Estimator, Site
+from pathscore.programs.broadcasting import REMEDY, obstacle, warn_of_passes
 from pathscore.programs.traces import PlainLaws, RowPlate, latent_sites, traces
 
 CREDITS = ("plate", "graph")
@@ -47,9 +49,13 @@ class SiteELBO(ELBO):
         kl: "sampled", "analytic" (−KL(q ‖ p) in closed form at every site), "auto" (where that is legal), "relaxed"
             (`gumbel` scores its soft draw under Concrete densities) or "discrete" (under the discrete distributions,
             extended linearly: its default).
+        vectorize_particles: whether one pass of the programs serves all particles and counterfactual rows (True: refuse
+            programs that are not written for it; False: a pass for each). None: where the program can, with a warning
+            where it cannot.
 
     Attributes:
         estimators: `nn.ModuleDict`, site → estimator, filled when the program is first seen (`prepare`).
+        one_pass_only: why rows cannot be run one after another, with another objective; empty where they can.
         shared_cost: whether the K particles share one cost, instead of having one each that is averaged.
 
     Raises:
@@ -61,6 +67,7 @@ class SiteELBO(ELBO):
     """
 
     shared_cost: ClassVar[bool] = False
+    one_pass_only: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -70,6 +77,7 @@ class SiteELBO(ELBO):
         max_plate_nesting: float = float("inf"),
         credit: str = "plate",
         kl: str = "sampled",
+        vectorize_particles: bool | None = None,
     ) -> None:
         if num_particles < 1:
             raise UsageError(f"--particles must be at least 1, got {num_particles}")
@@ -83,6 +91,7 @@ class SiteELBO(ELBO):
         if kl in ("relaxed", "discrete"):
             score_relaxations(self.spec, kl)
         self.credit, self.kl = credit, kl if kl in ("analytic", "auto") else "sampled"
+        self.one_pass, self._told = vectorize_particles, False
         self.estimators = nn.ModuleDict()
         self._plans = Plans()
 
@@ -115,8 +124,25 @@ class SiteELBO(ELBO):
                 refuse=self.refuse,
             )
             self._setup(plan, dry[0], dry[1])
+            plan.obstacle = self._obstacle(plan, model, guide, args, kwargs)
         self._plans.keep(model, guide, args, kwargs, dry[:2], plan)
         return plan
+
+    def _obstacle(self, plan: Plan, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> str | None:
+        """Why the rows of a step are run pass by pass; None where one pass serves them all."""
+        if plan.rows == 1:
+            return None
+        if self.one_pass is False:
+            return "vectorize_particles=False"
+        reason = obstacle(model, guide, args, kwargs, plan.max_plate_nesting)
+        if reason is not None and self.one_pass_only:
+            raise UsageError(f"{reason}, and {self.one_pass_only}{REMEDY}")
+        if reason is not None and self.one_pass:
+            raise UsageError(f"{reason}: {REMEDY}, or leave vectorize_particles out")
+        if reason is not None and not self._told:
+            warn_of_passes(reason)
+            self._told = True
+        return reason
 
     def forget(self, model: Callable, guide: Callable) -> None:
         """Lay out the steps of a pair anew when it is next seen."""
@@ -220,6 +246,9 @@ class SiteELBO(ELBO):
     def _run(
         self, plan: Plan, model: Callable, guide: Callable, args: tuple, kwargs: dict
     ) -> tuple[dict[str, Draw], Terms]:
+        if plan.obstacle is not None:
+            return pass_by_pass(plan, model, guide, args, kwargs)
+
         def rowed(fn: Callable) -> Callable:
             rows = RowPlate(plan.rows, dim=-plan.max_plate_nesting - 1)
             return PlainLaws()(fn if plan.rows == 1 else rows(fn))

@@ -1,8 +1,8 @@
 """Pyro's own objectives as entries of the table `ELBOS`: `STOCK[i].make(num_particles=K, max_plate_nesting=P) -> ELBO`.
 
 `max_plate_nesting` is always passed: left to guess it, Pyro runs the program once more and moves the random stream.
-K particles are one vectorised plate in front of the program's own. Where Pyro is silently wrong the entry says so, or a
-class of our own takes the place of Pyro's (mean_field.py, tail_adaptive.py).
+K particles are one vectorised plate in front of the program's own where the program can (particles.py). Where Pyro is
+silently wrong the entry says so, or a class of our own takes the place of Pyro's (mean_field.py, tail_adaptive.py).
 """
 
 from functools import partial
@@ -24,6 +24,7 @@ from pathscore.elbos.entry import Objective
 from pathscore.elbos.explain import explained
 from pathscore.elbos.free_bits import FreeBitsELBO
 from pathscore.elbos.mean_field import MeanFieldELBO
+from pathscore.elbos.particles import adapting
 from pathscore.elbos.site import SiteELBO
 from pathscore.elbos.tail_adaptive import TailAdaptiveELBO
 
@@ -39,7 +40,7 @@ class EnumELBO(TraceEnum_ELBO):
 
 
 def _stock(cls: type[ELBO], num_particles: int, max_plate_nesting: int, **options: Any) -> ELBO:
-    return explained(cls)(
+    return explained(adapting(cls))(
         num_particles=num_particles,
         max_plate_nesting=max_plate_nesting,
         vectorize_particles=num_particles > 1,

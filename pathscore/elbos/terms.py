@@ -22,6 +22,7 @@ from pathscore.elbos.plan import Plan
 from pathscore.errors import UsageError
 from pathscore.estimators.base import Estimator
 from pathscore.estimators.families import narrow
+from pathscore.programs.broadcasting import REMEDY, wrong_shape
 from pathscore.programs.traces import plates_of, sample_sites
 
 
@@ -155,18 +156,9 @@ def _check_shape(plan: Plan, site: Any, log_prob: Tensor) -> None:
     """
     if not is_validation_enabled() or plan.rows == 1:
         return
-    sizes = {frame.dim: frame.size for frame in plates_of(site)} | {-plan.max_plate_nesting - 1: plan.rows}
-    shape = tuple(log_prob.shape)
-    if all(n in (1, sizes.get(dim, 1)) for dim, n in zip(range(-len(shape), 0), shape, strict=True)):
-        return
-    plates = (
-        ", ".join(f"plate '{f.name}' of {f.size}" for f in sorted(plates_of(site), key=lambda f: f.dim)) or "no plate"
-    )
-    raise UsageError(
-        f"site '{site['name']}' has log-probabilities of shape {shape} in a pass of {plan.rows} rows (particles and "
-        f"counterfactual values) with {plates}: write the program so that it broadcasts over a leading dimension, as "
-        "(x * w).sum(-1) and Vindex do, or take --particles 1 and an estimator without counterfactual rows"
-    )
+    reason = wrong_shape(site["name"], site, tuple(log_prob.shape), plan.rows, plan.max_plate_nesting)
+    if reason:
+        raise UsageError(f"{reason}: {REMEDY}")
 
 
 def _rows(plan: Plan, value: Any) -> Any:

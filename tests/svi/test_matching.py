@@ -8,6 +8,7 @@ from pyro.infer import Trace_ELBO, TraceGraph_ELBO
 
 from pathscore import SVI, make_elbo
 from pathscore.errors import UsageError
+from pathscore.programs.broadcasting import BroadcastingWarning
 
 SAMPLING = [("trace", None), ("trace", "score"), ("tracegraph", None), ("tracegraph", "score"), ("iwae", None)]
 SAMPLING += [("renyi", None), ("vimco", "score")]
@@ -116,6 +117,9 @@ def test_a_program_that_is_not_written_for_particles_is_named_with_its_shape():
         pyro.sample("w", dist.Normal(pyro.param("l", torch.zeros(3)), 1.0).to_event(1))
 
     for elbo in ("trace", "tracegraph", "iwae"):
+        objective = make_elbo(elbo, "pathwise", num_particles=2, vectorize_particles=True)
         with pytest.raises(UsageError, match=r"site 'y' has log-probabilities of shape \(2, 2, 6\).*broadcasts over"):
+            SVI(line, weights, "adam", objective).step(x, y)
+        with pytest.warns(BroadcastingWarning, match=r"site 'y' has log-probabilities of shape \(2, 2, 6\)"):
             SVI(line, weights, "adam", make_elbo(elbo, "pathwise", num_particles=2)).step(x, y)
     SVI(line, weights, "adam", make_elbo("trace", "pathwise")).step(x, y)
