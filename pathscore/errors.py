@@ -52,3 +52,13 @@ def suggest(word: str, options: Iterable[str]) -> str:
 def unknown(kind: str, word: str, options: Iterable[str]) -> UsageError:
     """The error for a name that is in no table: "unknown latent 'bernouli': did you mean 'bernoulli'?"."""
     return UsageError(f"unknown {kind} {word!r}: {suggest(word, options)}")
+
+
+def in_short(error: BaseException, limit: int = 200) -> str:
+    """An error of somebody's program in one short line: kind and text, without the shapes of all of its sites.
+
+    >>> in_short(ValueError("sizes differ\\nTrace Shapes:\\n z dist 3"))
+    'ValueError: sizes differ'
+    """
+    text = " ".join(str(error).split("Trace Shapes:")[0].split())
+    return f"{type(error).__name__}: {text}"[:limit].rstrip(": ")

@@ -7,6 +7,7 @@ run.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -18,14 +19,18 @@ from torch import Tensor
 from pathscore.elbos import make_elbo
 from pathscore.elbos import objective as find_objective
 from pathscore.elbos.plan import read_spec
-from pathscore.errors import UsageError, unknown
+from pathscore.errors import PathscoreError, UsageError, in_short, unknown
 from pathscore.estimators import ESTIMATORS, Estimator
+from pathscore.gradients.filling import filled
 from pathscore.gradients.moments import Moments
-from pathscore.gradients.replicates import Replicates, Weights
+from pathscore.gradients.replicates import Pair, Weights, by_sites
+from pathscore.programs.broadcasting import warn_of_passes
 
-SOURCES: dict[str, type[Replicates] | type[Weights]] = {"sites": Replicates, "weights": Weights}
+SOURCES: dict[str, Callable[..., Pair]] = {"sites": by_sites, "weights": Weights}
 LEARN_REPLICATES = 64
 LEARN_RATE = 1e-2
+FIRST_PASS = 16
+"""Replicates of the first pass under a limit of time."""
 
 Specs = Iterable[str | Estimator] | Mapping[str, Any] | None
 
@@ -56,9 +61,12 @@ class Lab:
         if of not in SOURCES:
             raise unknown("gradient", of, SOURCES)
         self.pair = SOURCES[of](model, guide, args, kwargs)
+        if self.pair.obstacle is not None:
+            warn_of_passes(self.pair.obstacle)
         self.particles = max(particles, find_objective(elbo).min_particles)
         self.elbo, self.of, self.options = elbo, of, dict(options or {})
         self.refused: dict[str, str] = {}
+        self._asked: Any = None
         self._optimisers: dict[int, torch.optim.Optimizer] = {}
 
     @property
@@ -69,29 +77,56 @@ class Lab:
     def objectives(self, estimators: Specs = None, skip_illegal: bool | None = None) -> dict[str, Any]:
         """An objective for each label.
 
+        An estimator named alone is given to the sites that it can serve, and `auto` to the others; the label says so.
+
         skip_illegal: leave out (`refused`) what cannot serve the program; None: only where no estimator was named.
 
         Raises: UsageError for one that cannot serve, or when none is left.
         """
         skip = estimators is None if skip_illegal is None else skip_illegal
         found = {}
-        for label, spec in labelled(estimators).items():
+        for name, given in labelled(estimators).items():
+            label, spec = filled(self.pair, name, given, self.particles, self._refuse)
+            if label in found:  # another name, filled to the same estimators
+                continue
             try:
                 found[label] = self.objective(spec)
-            except UsageError as error:
+            except Exception as error:
+                reason = error if isinstance(error, PathscoreError) else self.failure(label, error)
                 if not skip:
-                    raise
-                self.refused[label] = str(error)
+                    raise reason from error
+                self.refused[label] = str(reason)
         if not found:
             raise UsageError("no estimator can serve this program: " + "; ".join(self.refused.values()))
         return found
+
+    def failure(self, label: str, error: Exception) -> UsageError:
+        """What a program raised under an estimator, in one line with the remedy."""
+        sites = ", ".join(map(repr, self.pair.latents))
+        other = "" if self.of == "weights" else ", or measure the gradient of the weights (of='weights')"
+        return UsageError(f"{label} on the sites {sites}: {in_short(error)}: leave it out of the estimators{other}")
+
+    def _refuse(self, estimator: Estimator, site: str) -> str | None:
+        """Why the objective cannot use an estimator at a site; None where it can, and where it takes none."""
+        if self._asked is None:
+            self._asked = make_elbo(
+                self.elbo, "auto", num_particles=self.particles, max_plate_nesting=self.pair.nesting
+            )
+        return self._asked.refuse(estimator, site)
 
     def objective(self, spec: Any) -> Any:
         """The objective with the estimators of one spec, planned and ready to draw."""
         least = max((e.min_particles for e in read_spec(spec).values()), default=1)
         # Where particles share weights, K is part of the objective: more of them would be another bound.
         count = self.particles if find_objective(self.elbo).credit == "weights" else max(self.particles, least)
-        elbo: Any = make_elbo(self.elbo, spec, num_particles=count, max_plate_nesting=self.pair.nesting, **self.options)
+        elbo: Any = make_elbo(
+            self.elbo,
+            spec,
+            num_particles=count,
+            max_plate_nesting=self.pair.nesting,
+            vectorize_particles=None if self.pair.obstacle is None else False,
+            **self.options,
+        )
         self.plan(elbo)
         return elbo
 
@@ -99,26 +134,35 @@ class Lab:
         """The plan of an objective: its sites, estimators and rows."""
         return elbo.prepare(self.pair.model, self.pair.guide, *self.pair.args, **self.pair.kwargs)
 
-    def draw(self, elbo: Any, count: int) -> tuple[Moments, float, float]:
-        """Moments of `count` gradients, the mean ELBO in nats, and the seconds that drawing them took."""
-        moments, bound, seconds, most = Moments(), 0.0, 0.0, self.pair.most(self.plan(elbo).rows)
-        while moments.count < count:
-            n = min(most, count - moments.count)
+    def draw(self, elbo: Any, count: int, end: float = math.inf) -> tuple[Moments, float, float]:
+        """Moments of `count` gradients, the mean ELBO in nats, and the seconds that drawing them took.
+
+        end: the moment (`time.perf_counter`) after which no more are drawn, two at least. Passes grow from few
+        replicates then, so that one does not last beyond it.
+        """
+        moments, total, seconds, most = Moments(), 0.0, 0.0, self.pair.most(self.plan(elbo).rows)
+        n = most if end == math.inf else min(most, FIRST_PASS)
+        while moments.count < 2 or (moments.count < count and time.perf_counter() < end):
+            n = max(1, min(n, most, count - moments.count))
             start = time.perf_counter()
             gradients, value = self.pair.draw(elbo, n)
-            seconds += time.perf_counter() - start
+            took = time.perf_counter() - start
+            seconds += took
             moments.add(gradients)
-            bound += value * n / count
-        return moments, bound, seconds
+            total += value * n
+            n = most if end == math.inf else int(n * min(4.0, max(0.1, (end - time.perf_counter()) / (2 * took))))
+        return moments, total / moments.count, seconds
 
-    def learn(self, elbo: Any, steps: int) -> None:
-        """Train what the objective's estimators learn on 64 replicates a step, and freeze it."""
+    def learn(self, elbo: Any, steps: int, end: float = math.inf) -> None:
+        """Train what the objective's estimators learn on up to 64 replicates a step, until `end`, and freeze it."""
         learned = list(elbo.estimators.parameters())
         if learned and id(elbo) not in self._optimisers:
             self._optimisers[id(elbo)] = torch.optim.Adam(learned, lr=LEARN_RATE)
         has_state = bool(learned) or any(True for _ in elbo.estimators.buffers())
         elbo.estimators.train()
         for _ in range(steps if has_state else 0):
+            if time.perf_counter() > end:
+                break
             self.pair.teach(elbo, learned, LEARN_REPLICATES)
             if learned:
                 self._optimisers[id(elbo)].step()

@@ -16,19 +16,21 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions.torch_distribution import ExpandedDistribution
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pathscore.errors import UsageError
-from pathscore.estimators.families import family_of, unwrap
+from pathscore.estimators.families import family_of
 
 Key = tuple[str, str]
 
 
 def parameter_names(fn: Any) -> tuple[str, ...]:
     """The parameters that a distribution was made of: a family's own, else those it keeps; none for a point mass."""
-    family, inner = family_of(fn), unwrap(fn)
+    inner = core(fn)
+    family = family_of(inner)
     if family is not None:
         return family.parameters
     if isinstance(inner, dist.Delta):
@@ -37,8 +39,19 @@ def parameter_names(fn: Any) -> tuple[str, ...]:
     return tuple(n for n in names if n in vars(inner)) or names
 
 
+def core(fn: Any) -> Any:
+    """The distribution that holds the parameters: without `.to_event`, `.mask` and `.expand`."""
+    while isinstance(fn, torch.distributions.Independent | dist.MaskedDistribution | ExpandedDistribution):
+        fn = fn.base_dist
+    return fn
+
+
 def shifted(fn: Any, offsets: dict[str, Tensor]) -> Any:
     """`fn` with `offsets` added to its parameters: the same distribution where they are zero."""
+    if isinstance(fn, dist.MaskedDistribution):
+        return shifted(fn.base_dist, offsets).mask(fn._mask)
+    if isinstance(fn, ExpandedDistribution):
+        return shifted(fn.base_dist, offsets)  # the offsets have its shape
     if isinstance(fn, torch.distributions.Independent):
         return type(fn)(shifted(fn.base_dist, offsets), fn.reinterpreted_batch_ndims, validate_args=False)
     parameters = {name: getattr(fn, name) + offset for name, offset in offsets.items()}
@@ -70,21 +83,30 @@ class Leaves(Messenger):
         if msg["is_observed"] or site_is_subsample(msg):
             return
         name, fn = msg["name"], msg["fn"]
-        offsets = {p: self._leaf(fn, getattr(unwrap(fn), p)) for p in parameter_names(fn)}
+        offsets = {p: self._leaf(name, fn, p) for p in parameter_names(fn)}
         if not offsets:
             return
         try:
             msg["fn"] = shifted(fn, offsets)
         except (TypeError, ValueError) as error:
             raise UsageError(
-                f"site '{name}': a {type(unwrap(fn)).__name__} cannot be made anew from {', '.join(offsets)} "
+                f"site '{name}': a {type(core(fn)).__name__} cannot be made anew from {', '.join(offsets)} "
                 f"({error}): measure the gradient of the weights instead (of='weights')"
             ) from None
         self.tensors.update({(name, p): leaf for p, leaf in offsets.items()})
 
-    def _leaf(self, fn: Any, parameter: Tensor) -> Tensor:
+    def _leaf(self, site: str, fn: Any, name: str) -> Tensor:
+        """The leaf of one parameter; passes of one draw share it, as they share its shape."""
+        inner = core(fn)
+        parameter = getattr(inner, name)
+        missing = fn.batch_shape + fn.event_shape  # of every dimension, expanded ones too
+        own = parameter.shape[len(inner.batch_shape) :]  # of one element of the law: a matrix, say
+        elements = missing[: len(missing) - len(inner.event_shape)]
         ndims = len(fn.batch_shape)
-        plates = tuple(parameter.shape[max(0, ndims - self.depth) : ndims])
+        plates = tuple(elements[max(0, ndims - self.depth) : ndims])
         lead = () if self.count is None else (self.count, *(1,) * (self.depth - len(plates)))
-        shape = (*lead, *plates, *parameter.shape[ndims:])
+        shape = (*lead, *plates, *elements[ndims:], *own)
+        old = self.tensors.get((site, name))
+        if old is not None and old.shape == shape and old.dtype == parameter.dtype and old.device == parameter.device:
+            return old
         return torch.zeros(shape, dtype=parameter.dtype, device=parameter.device, requires_grad=True)

@@ -36,7 +36,7 @@ def find_exact(lab: Any) -> Reference | None:
         try:
             gradient = pair.exactly(bound).detach().cpu().double()
             apart = (gradient - pair.exactly(check).detach().cpu()).norm() if check else 0.0
-        except UsageError:  # too many states, no quadrature rule, not quadratic
+        except Exception:  # too many states, no rule, not quadratic, or a program that cannot take all states at once
             continue
         if apart <= CONVERGED * gradient.norm():
             return Reference(gradient, 0.0, source, True)
@@ -79,7 +79,7 @@ METHODS: tuple[Method, ...] = (
 """What it is, the bound, a coarser one to check it by, and for which programs."""
 
 
-def long_run(lab: Any, runs: list[Run], count: int, seed: int) -> Reference:
+def long_run(lab: Any, runs: list[Run], count: int, seed: int, end: float = inf) -> Reference:
     """The mean of `count` further draws of the unbiased estimator among `runs` that gets there fastest.
 
     Raises: UsageError when none of them is unbiased.
@@ -92,7 +92,7 @@ def long_run(lab: Any, runs: list[Run], count: int, seed: int) -> Reference:
         )
     best = min(unbiased, key=lambda run: run.moments.variance.sum().item() * run.milliseconds)
     with beside(lab.device, "reference", seed):
-        moments, _, _ = lab.draw(best.elbo, count)
-    source = f"mean of {count:,} further draws of {best.name} (exact gradient not computable)"
+        moments, _, _ = lab.draw(best.elbo, count, end)
+    source = f"mean of {moments.count:,} further draws of {best.name} (exact gradient not computable)"
     error = moments.variance / moments.count + moments.unseen(list(best.groups.values())).square()
     return Reference(moments.mean, error, source, False)

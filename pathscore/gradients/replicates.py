@@ -6,7 +6,8 @@ leaf for each replicate (leaves.py) collects its gradient.  Minibatch, subsample
 varies is the draw of the latent sites alone.  P counts the parameters of all latent sites, in the guide's order.
 
 `Weights(model, guide, args).draw(elbo, N)` has the same form for the gradient by the guide's weights, which
-replicates share: N passes, one after the other.
+replicates share: N passes, one after the other. So are the replicates of a program that does not broadcast
+(`PassesWithLeaves`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from pathscore.elbos.plan import dry_run, latent_sites
 from pathscore.errors import UsageError
 from pathscore.gradients.leaves import Key, Leaves
+from pathscore.programs.broadcasting import obstacle
 
 PLATE = "_pathscore_replicates"
 BUDGET = 1_500_000
@@ -38,13 +40,14 @@ class Pair:
         depth: plates of the program.
         values: values of all sample sites, latent and observed, in one run.
         plain: model and guide without replicates, for exact references.
-        latents: the guide's latent sites from a dry run, by name.
+        latents, priors: latent sites of guide and model from a dry run, by name.
+        obstacle: why the programs cannot be run for several rows in one pass; None where they can.
     """
 
     def __init__(self, model: Callable, guide: Callable, args: tuple, kwargs: dict | None = None) -> None:
         self.args, self.kwargs = args, kwargs or {}
         model_trace, guide_trace, self.depth = dry_run(model, guide, args, self.kwargs, float("inf"))
-        self.latents = latent_sites(guide_trace)
+        self.latents, self.priors = latent_sites(guide_trace), latent_sites(model_trace)
         if not self.latents:
             raise UsageError("the guide draws no latent site: there is no sampling step to measure")
         held = Trace()
@@ -56,6 +59,7 @@ class Pair:
         self.model: Callable = poutine.replay(model, trace=held)
         self.guide: Callable = poutine.replay(guide, trace=held)
         self.plain = self.model, self.guide
+        self.obstacle = obstacle(self.model, self.guide, args, self.kwargs, self.depth)
 
     @property
     def nesting(self) -> int:
@@ -94,6 +98,37 @@ class Pair:
         _, surrogate = elbo.loss_and_surrogate(self.model, self.guide, self.args, self.kwargs)
         for parameter, gradient in zip(learned, _gradients(surrogate, learned), strict=True):
             parameter.grad = gradient
+
+
+class Passes(Pair):
+    """Replicates as passes, one after another: for what they share, and for programs that do not broadcast."""
+
+    def most(self, rows: int) -> int:
+        return max(1, BUDGET // max(1, sum(self.groups().values())))
+
+    def draw(self, elbo: Any, count: int) -> tuple[Tensor, float]:
+        rows, total = [], 0.0
+        for _ in range(count):
+            loss, surrogate = elbo.loss_and_surrogate(self.model, self.guide, self.args, self.kwargs)
+            gradients = _gradients(surrogate, self.leaf_tensors())
+            rows.append(-torch.cat([g.flatten() for g in gradients]))
+            total -= float(loss)
+        return torch.stack(rows), total / count
+
+
+class PassesWithLeaves(Passes):
+    """The pair with leaves and without a plate of replicates; `leaves.tensors` serve every pass."""
+
+    def __init__(self, model: Callable, guide: Callable, args: tuple, kwargs: dict | None = None) -> None:
+        super().__init__(model, guide, args, kwargs)
+        self.leaves = Leaves(self.depth)
+        self.plain = self.model, self.guide = self.model, self.leaves.attached(self.guide)
+
+    def groups(self) -> dict[Key, int]:
+        return {key: leaf.numel() for key, leaf in self.leaves.tensors.items()}
+
+    def leaf_tensors(self) -> list[Tensor]:
+        return list(self.leaves.tensors.values())
 
 
 class Replicates(Pair):
@@ -145,7 +180,7 @@ class Replicates(Pair):
             self.leaves.count = count
 
 
-class Weights(Pair):
+class Weights(Passes):
     """The pair and the parameters that its guide registers; replicates are passes, one after another."""
 
     def __init__(self, model: Callable, guide: Callable, args: tuple, kwargs: dict | None = None) -> None:
@@ -156,23 +191,26 @@ class Weights(Pair):
         if not self.parameters:
             raise UsageError("the guide registers no parameters: call pyro.module or pyro.param inside it")
 
-    def most(self, rows: int) -> int:
-        return max(1, BUDGET // sum(p.numel() for p in self.parameters.values()))
-
-    def draw(self, elbo: Any, count: int) -> tuple[Tensor, float]:
-        rows, total = [], 0.0
-        for _ in range(count):
-            loss, surrogate = elbo.loss_and_surrogate(self.model, self.guide, self.args, self.kwargs)
-            gradients = _gradients(surrogate, self.leaf_tensors())
-            rows.append(-torch.cat([g.flatten() for g in gradients]))
-            total -= float(loss)
-        return torch.stack(rows), total / count
-
     def leaf_tensors(self) -> list[Tensor]:
         return list(self.parameters.values())
 
     def groups(self) -> dict[Key, int]:
         return {("weights", name.replace("$$$", ".")): p.numel() for name, p in self.parameters.items()}
+
+
+def by_sites(model: Callable, guide: Callable, args: tuple, kwargs: dict | None = None) -> Pair:
+    """The pair with leaves at its latent sites, its replicates in one pass where the programs broadcast."""
+    pair: Replicates | PassesWithLeaves = Replicates(model, guide, args, kwargs)
+    if pair.obstacle is not None:
+        pair = PassesWithLeaves(model, guide, args, kwargs)
+    with pair.alone() as (_, with_leaves), torch.random.fork_rng(), torch.no_grad():
+        with_leaves(*pair.args, **pair.kwargs)
+    if not pair.leaves.tensors:
+        raise UsageError(
+            f"no distribution of {', '.join(map(repr, pair.latents))} keeps parameters to differentiate by: measure "
+            "the gradient of the weights instead (of='weights')"
+        )
+    return pair
 
 
 def _of_type(kind: str, trace: Trace) -> list[tuple[str, Any]]:

@@ -1,7 +1,7 @@
 """Counterfactual rows pass by pass: the mean gradient is the exact one, and a planted fault is found.
 
-N = 500 gradients for each case, two coordinates. |z| > 4.5 in one of them: false-alarm rate 1.4e-5 a case. A bias of 4.5
-standard errors, 0.07 nat per unit of the parameter, is found in half of all cases; the gradient is (−0.18, −0.24).
+N = 500 gradients for each case, two coordinates. |z| > 4.5 in one of them: false-alarm rate 1.4e-5 a case. A bias of
+4.5 standard errors, 0.07 nat per unit of the parameter, is found in half of all cases; the gradient is (−0.18, −0.24).
 """
 
 import pyro

@@ -1,0 +1,31 @@
+"""How long a measurement may take, and what of it is done: `Budget(seconds, parts)`, `progress_bar(show)`."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+
+class Budget:
+    """Seconds for several parts, what one leaves over going to those after it; None for no limit."""
+
+    def __init__(self, seconds: float | None, parts: int) -> None:
+        self.end = math.inf if seconds is None else time.perf_counter() + seconds
+        self.parts = parts
+
+    def next(self) -> float:
+        """The moment at which the part that begins now must end."""
+        now = time.perf_counter()
+        share = (self.end - now) / max(1, self.parts)
+        self.parts -= 1
+        return now + max(0.0, share)
+
+
+def progress_bar(total: int, show: bool | None) -> Any:
+    """A bar of so many parts on standard error; None: on a terminal, once a second has passed."""
+    return tqdm(
+        total=total, disable=None if show is None else not show, delay=1.0 if show is None else 0.0, leave=False
+    )
