@@ -60,7 +60,9 @@ def draw_tree(
     Groups: posterior, sample_stats (lp = log p(x, z), log_q = log q(z | x), log_weight = lp − log_q), log_likelihood,
     posterior_predictive, prior, prior_predictive, observed_data. Weights have the plates that all sites share: per
     data point when every latent is local, per draw when one is global. Discrete sites are int8 (int32 where the
-    support has no small bound). All draws are one chain of independent draws, for which R-hat has no meaning.
+    support has no small bound). Discrete sites that the guide leaves out are summed out of lp, log_weight and
+    log_likelihood; in posterior they are drawn given the data and the guide's draw. All draws are one chain of
+    independent draws, for which R-hat has no meaning.
 
     model, guide: Pyro programs, called as model(x) and guide(x), or model(*x) for a tuple x. draws: S, from the guide.
     path: write a netCDF file there, block by block, and return the tree opened lazily from it.
@@ -68,7 +70,8 @@ def draw_tree(
     event_dims: names of event dimensions, {"x": ("pixel",)}. coords: labels of dimensions. attrs: more attributes.
     seed: draw reproducibly without touching the global generator. block_elements: site elements to hold at once.
 
-    Raises UsageError for no draws, NumericsError for draws or log-probabilities that are NaN.
+    Raises UsageError for no draws, and for a latent site that the guide does not draw and that cannot be summed out;
+    NumericsError for draws or log-probabilities that are NaN.
     """
     if draws < 1:
         raise UsageError(f"draws={draws}: ask for at least one draw")
@@ -94,12 +97,13 @@ def _arrays(coords: Mapping[str, Sequence]) -> dict[str, np.ndarray]:
 def _write_posterior(writer: Writer, model, guide, block: Block, draws: int, predictive: int) -> None:
     """posterior, sample_stats and log_likelihood of one block, and new data from the first `predictive` draws."""
     found = draw(model, guide, block.layout, block.count, block.args)
-    writer.sites("posterior", ("latent", "deterministic"), found.values, block, draws)
+    writer.sites("posterior", ("latent", "summed", "deterministic"), found.values, block, draws)
     writer.statistics(found, block, draws)
     writer.likelihoods(found.log_likelihood, block, draws)
     part = block.first(predictive)
     if part is not None:
-        latents = {s.name: found.values[s.name][: part.count] for s in block.layout.of("latent")}
+        sites = [*block.layout.of("latent"), *block.layout.of("summed")]
+        latents = {s.name: found.values[s.name][: part.count] for s in sites}
         values = simulate(model, block.layout, part.count, block.args, latents)
         writer.sites("posterior_predictive", ("observed",), values, part, predictive)
 
@@ -107,5 +111,5 @@ def _write_posterior(writer: Writer, model, guide, block: Block, draws: int, pre
 def _write_prior(writer: Writer, model, block: Block, draws: int) -> None:
     """Latents from the prior, and data given them."""
     values = simulate(model, block.layout, block.count, block.args)
-    writer.sites("prior", ("latent", "deterministic"), values, block, draws)
+    writer.sites("prior", ("latent", "summed", "deterministic"), values, block, draws)
     writer.sites("prior_predictive", ("observed",), values, block, draws)

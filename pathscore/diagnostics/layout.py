@@ -15,6 +15,7 @@ from pyro.poutine.util import site_is_subsample
 
 from pathscore.diagnostics.messages import explained
 from pathscore.errors import UsageError
+from pathscore.programs.matching import is_enumerable, mismatch, missing
 from pathscore.programs.traces import lawful
 
 
@@ -22,7 +23,8 @@ from pathscore.programs.traces import lawful
 class Site:
     """One sample site; `dims` and `shape` of its value, draws left out.
 
-    `kind`: latent, observed, deterministic, or factor (`pyro.factor`: a term of log p without a value).
+    `kind`: latent, summed (a discrete latent of the model that the guide leaves out), observed, deterministic, or
+    factor (`pyro.factor`: a term of log p without a value).
     """
 
     name: str
@@ -74,6 +76,11 @@ class Layout:
         """Plate → size, for the plates of every site."""
         return {d: n for s in self.sites.values() for d, n in zip(s.plates, s.shape, strict=False)}
 
+    @property
+    def free_dim(self) -> int:
+        """The first dimension left of all plates, that of draws included."""
+        return -self.nesting - (2 if self.vectorised else 1)
+
     def of(self, kind: str) -> list[Site]:
         """The sites of one kind, in program order."""
         return [site for site in self.sites.values() if site.kind == kind]
@@ -99,10 +106,16 @@ class Layout:
         return found[0]
 
 
-def describe(model: Callable, guide: Callable, args: Sequence, event_dims: dict | None = None) -> Layout:
+def describe(
+    model: Callable, guide: Callable, args: Sequence, event_dims: dict | None = None, guided: bool = True
+) -> Layout:
     """Find sites, plates and supports from one run of guide and model, giving the random numbers back.
 
-    `event_dims` names event dimensions: {"x": ("pixel",)}; others are called site_dim_0, site_dim_1, …
+    `event_dims` names event dimensions: {"x": ("pixel",)}; others are called site_dim_0, site_dim_1, … `guided`: the
+    guide has to draw the latent sites.
+
+    Raises UsageError for a latent site that the guide does not draw and that cannot be summed out, and for sites that
+    do not fit each other.
     """
     with explained("running the guide and the model once"), torch.random.fork_rng(), torch.no_grad():
         guide_trace = poutine.trace(lawful(guide)).get_trace(*args)
@@ -110,14 +123,32 @@ def describe(model: Callable, guide: Callable, args: Sequence, event_dims: dict 
     nodes = sample_nodes(model_trace)
     if not nodes:
         raise UsageError("the model has no pyro.sample site: there is nothing to diagnose")
-    every = [*nodes.values(), *sample_nodes(guide_trace).values()]
-    sites = {name: _site(name, node, event_dims or {}) for name, node in nodes.items()}
+    drawn = sample_nodes(guide_trace)
+    every = [*nodes.values(), *drawn.values()]
+    summed = _summed(nodes, drawn) if guided else []
+    kinds = {name: "summed" if name in summed else _kind(node) for name, node in nodes.items()}
+    sites = {name: _site(name, node, event_dims or {}, kinds[name]) for name, node in nodes.items()}
     nesting = max((-f.dim for node in every for f in _frames(node)), default=0)
     common = _common([node for node in every if not is_deterministic(node)])
     observed = {name: nodes[name]["value"].reshape(s.shape) for name, s in sites.items() if s.kind == "observed"}
     coords = _coords(model_trace, sites)
     subsample = _subsample_nodes(guide_trace, model_trace)
     return Layout(sites, nesting, common, coords, subsample, observed_values=observed)
+
+
+def _summed(nodes: dict[str, dict], drawn: dict[str, dict]) -> list[str]:
+    """The model's sites that are summed out; refuses a pair whose sites do not fit."""
+    alone = missing(nodes, drawn)
+    lost = [name for name in alone if not is_enumerable(nodes[name])]
+    if lost:
+        raise UsageError(
+            f"the guide does not draw {', '.join(map(repr, lost))} of the model, so nothing is known of its posterior: "
+            "add it to the guide, or observe it"
+        )
+    reason = mismatch(nodes, drawn, sums_out=True)
+    if reason:
+        raise UsageError(reason)
+    return alone
 
 
 def _frames(node: dict) -> list:
@@ -162,7 +193,7 @@ def _kind(node: dict) -> str:
     return "observed" if node["is_observed"] else "latent"
 
 
-def _site(name: str, node: dict, event_dims: dict) -> Site:
+def _site(name: str, node: dict, event_dims: dict, kind: str) -> Site:
     value, fn = node["value"], node["fn"]
     event = fn.event_dim
     plates = {f.dim: f.name for f in _frames(node)}
@@ -172,7 +203,7 @@ def _site(name: str, node: dict, event_dims: dict) -> Site:
     events = event_dims.get(name, [f"{name}_dim_{i}" for i in range(event)])
     return Site(
         name=name,
-        kind=_kind(node),
+        kind=kind,
         dims=(*(plate for plate, _ in named), *events),
         shape=(*(size for _, size in named), *value.shape[value.dim() - event :]),
         raw_shape=tuple(value.shape),

@@ -55,7 +55,7 @@ def chain_tree(
         raise UsageError("nothing to convert: call mcmc.run(...) first, and pass model= where the kernel has none")
     model = partial(model, **keywords)
     with torch.no_grad(), seeded(seed):
-        layout = prepare(model, lambda *_: None, args, dict(event_dims or {}))
+        layout = prepare(model, lambda *_: None, args, dict(event_dims or {}), guided=False)
         missing = [s.name for s in layout.of("latent") if s.name not in samples]
         layout = _without(layout, missing)
         stored = attributes_of({**(attrs or {}), **({"summed_out": ", ".join(missing)} if missing else {})})

@@ -4,12 +4,11 @@
 unedited, are wrapped in one plate of S draws outside all of their own plates; programs that don't broadcast over it
 are run once a draw instead. Values come back as (S, *plates, *event), log-probabilities as (S, *common): `common`
 are the plates shared by every site, so a program whose latents are local to the data has one importance weight per
-draw and data point, and a program with a global latent has one per draw. A model site that the guide lacks is
-proposed from its own conditional p(z | parents): its two terms in log p − log q cancel, and the weights stay right.
+draw and data point, and a program with a global latent has one per draw. A discrete model site that the guide leaves
+out is summed out of log p, and its values come from its posterior given the draw and the data (summing.py).
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import pyro
@@ -18,9 +17,20 @@ from pyro import poutine
 
 from pathscore.diagnostics.layout import Layout, describe, is_factor, sample_nodes
 from pathscore.diagnostics.messages import explained
-from pathscore.diagnostics.scoring import Nodes, Values, align, log_likelihoods, total_log_prob
+from pathscore.diagnostics.scoring import (
+    Nodes,
+    Values,
+    align,
+    common_free_scale,
+    log_likelihoods,
+    over_common,
+    per_plate,
+    total_log_prob,
+)
 from pathscore.diagnostics.seeding import seeded
+from pathscore.diagnostics.summing import drawn, enumerated_trace, summed_out
 from pathscore.errors import UsageError
+from pathscore.programs.broadcasting import obstacle
 from pathscore.programs.traces import lawful
 
 DRAWS_PLATE = "_draws"
@@ -46,9 +56,13 @@ class Draws:
         return self.log_p - self.log_q
 
 
-def prepare(model: Callable, guide: Callable, args: Sequence, event_dims: dict | None = None) -> Layout:
+def prepare(
+    model: Callable, guide: Callable, args: Sequence, event_dims: dict | None = None, guided: bool = True
+) -> Layout:
     """The layout of a pair, and whether it broadcasts over an outer plate of draws (tried once with two)."""
-    layout = describe(model, guide, args, event_dims)
+    layout = describe(model, guide, args, event_dims, guided)
+    if obstacle(lawful(model), lawful(guide), tuple(args), {}, layout.nesting) is not None:
+        return replace(layout, vectorised=False)
     try:
         with torch.random.fork_rng(), torch.no_grad():
             draw(model, guide, layout, 2, args)
@@ -70,12 +84,17 @@ def draw(
     `extra(model nodes, guide nodes)` may return more tensors, with S first, while the traces are at hand.
     """
 
-    def once(part: slice) -> dict[tuple[str, str], torch.Tensor]:
-        guide_trace = poutine.trace(poutine.replay(lawful(guide), trace=layout.subsample)).get_trace(*args)
-        replayed = poutine.replay(poutine.replay(lawful(model), trace=guide_trace), trace=layout.subsample)
-        model_nodes = sample_nodes(poutine.trace(replayed).get_trace(*args))
+    def once(part: slice, rows: Callable) -> dict[tuple[str, str], torch.Tensor]:
+        guide_trace = poutine.trace(rows(poutine.replay(lawful(guide), trace=layout.subsample))).get_trace(*args)
+        replayed = rows(poutine.replay(poutine.replay(lawful(model), trace=guide_trace), trace=layout.subsample))
+        summed = [site.name for site in layout.of("summed")]
+        completed = drawn(replayed, summed, layout.free_dim) if summed else replayed
+        model_nodes = sample_nodes(poutine.trace(completed).get_trace(*args))
         guide_nodes = sample_nodes(guide_trace)
         found = _score(layout, part.stop - part.start, model_nodes, guide_nodes)
+        if summed:
+            trace = enumerated_trace(replayed, summed, layout.free_dim, args)
+            found |= _sum_out(layout, part.stop - part.start, trace, model_nodes)
         return {**found, **_tagged("extra", extra(model_nodes, guide_nodes) if extra else {})}
 
     with explained("drawing from the guide and scoring the draws"):
@@ -89,8 +108,14 @@ def draw(
     )
 
 
-def _over_draws(layout: Layout, draws: int, elements: int, once: Callable[[slice], dict]) -> dict:
-    """`once(slice of draws)` inside the plate of draws, in passes of bounded size; a draw a pass where it must be.
+def _unchanged(program: Callable) -> Callable:
+    return program
+
+
+def _over_draws(layout: Layout, draws: int, elements: int, once: Callable[[slice, Callable], dict]) -> dict:
+    """`once(slice of draws, rows)` in passes of bounded size; a draw a pass where it must be.
+
+    rows: puts a program into the plate of draws, outside all of its handlers.
 
     Results go where the first pass has made room for all of them. Kept one by one, they would settle in the holes that
     a pass leaves behind, none of which then fits the next pass: the heap would grow by a pass each time.
@@ -100,9 +125,8 @@ def _over_draws(layout: Layout, draws: int, elements: int, once: Callable[[slice
     for start in range(0, draws, step):
         part = slice(start, min(start + step, draws))
         count = part.stop - start
-        plate = pyro.plate(DRAWS_PLATE, count, dim=-layout.nesting - 1)
-        with plate if layout.vectorised else nullcontext():
-            values = once(part)
+        plate = pyro.plate(DRAWS_PLATE, count, dim=-layout.nesting - 1) if layout.vectorised else _unchanged
+        values = once(part, plate)
         if count == draws:
             return values
         for key, value in values.items():
@@ -122,16 +146,35 @@ def _untagged(tag: str, found: dict[tuple[str, str], torch.Tensor]) -> Values:
 
 
 def _score(layout: Layout, draws: int, model_nodes: Nodes, guide_nodes: Nodes) -> dict[tuple[str, str], torch.Tensor]:
-    proposed = {n: node for n, node in model_nodes.items() if node["is_observed"] or n in guide_nodes}
-    drawn = {n: node for n, node in guide_nodes.items() if not node["is_observed"] or is_factor(node)}
-    kept = [site for kind in ("latent", "deterministic") for site in layout.of(kind)]
+    of_guide = {n: node for n, node in guide_nodes.items() if not node["is_observed"] or is_factor(node)}
+    kept = [site for kind in ("latent", "summed", "deterministic") for site in layout.of(kind)]
     values = {site.name: align(site, model_nodes[site.name]["value"], draws) for site in kept}
     return {
         **_tagged("value", values),
-        ("log", "p"): total_log_prob(proposed, layout, draws),
-        ("log", "q"): total_log_prob(drawn, layout, draws),
+        ("log", "p"): total_log_prob(model_nodes, layout, draws),
+        ("log", "q"): total_log_prob(of_guide, layout, draws),
         **_tagged("likelihood", log_likelihoods(layout, model_nodes, draws)),
     }
+
+
+def _sum_out(layout: Layout, draws: int, trace: poutine.Trace, nodes: Nodes) -> dict[tuple[str, str], torch.Tensor]:
+    """log p, and the likelihoods of observed sites, with the sites summed out that the guide leaves out.
+
+    An observed site's likelihood is its own only where it is the only one that depends on them in its plates.
+    """
+    moved, left = summed_out(trace)
+    total = total_log_prob({n: node for n, node in nodes.items() if n not in moved}, layout, draws)
+    found = {}
+    for names, logs in left:
+        scale = common_free_scale(nodes[sorted(names)[0]], layout)
+        total = total + over_common(logs * scale, layout, draws)
+        observed = [s for s in layout.of("observed") if s.name in names]
+        if len(observed) == 1 and logs.numel() in (
+            n := torch.Size(observed[0].shape[: len(observed[0].plates)]).numel(),
+            n * draws,
+        ):
+            found["likelihood", observed[0].name] = per_plate(observed[0], logs, draws)
+    return {("log", "p"): total, **found}
 
 
 def simulate(
@@ -161,8 +204,9 @@ def guide_values(guide: Callable, layout: Layout, draws: int, args: Sequence) ->
     Raises UsageError for a guide that lacks one of them.
     """
 
-    def once(part: slice) -> Values:
-        nodes = sample_nodes(poutine.trace(poutine.replay(lawful(guide), trace=layout.subsample)).get_trace(*args))
+    def once(part: slice, rows: Callable) -> Values:
+        program = rows(poutine.replay(lawful(guide), trace=layout.subsample))
+        nodes = sample_nodes(poutine.trace(program).get_trace(*args))
         missing = [s.name for s in layout.of("latent") if s.name not in nodes]
         if missing:
             raise UsageError(f"the guide has no site {', '.join(map(repr, missing))}: this check needs it there")
@@ -195,9 +239,9 @@ def replay(
 ) -> Values:
     """Run a program at latent values (S, *plates, *event), keep `collect(nodes, S)`; `elements`: of one draw."""
 
-    def once(part: slice) -> Values:
+    def once(part: slice, rows: Callable) -> Values:
         placed = _place(layout, {name: value[part] for name, value in values.items()})
-        program = poutine.replay(poutine.replay(lawful(model), trace=placed), trace=layout.subsample)
+        program = rows(poutine.replay(poutine.replay(lawful(model), trace=placed), trace=layout.subsample))
         return collect(sample_nodes(poutine.trace(program).get_trace(*args)), part.stop - part.start)
 
     return _over_draws(layout, draws, elements or layout.elements, once)

@@ -4,6 +4,8 @@
 are in float64. Scales and masks act as in Pyro, but without the scale of the plates that are summed no further.
 """
 
+from typing import Any
+
 import torch
 from pyro.distributions.util import scale_and_mask
 
@@ -33,11 +35,16 @@ def align(site: Site, value: torch.Tensor, draws: int) -> torch.Tensor:
 def _log_prob(node: dict, layout: Layout) -> torch.Tensor:
     """log_prob, scaled and masked as Pyro does, but without the scale of the common plates (it is a sum over them)."""
     logs = node["fn"].log_prob(node["value"])
+    return scale_and_mask(logs, scale=common_free_scale(node, layout), mask=node["mask"])
+
+
+def common_free_scale(node: dict, layout: Layout) -> Any:
+    """A site's scale without that of the common plates."""
     common = 1.0
     for frame in node["cond_indep_stack"]:
         if frame.dim in layout.common.values() and frame.full_size:
             common *= frame.full_size / frame.size
-    return scale_and_mask(logs, scale=node["scale"] / common, mask=node["mask"])
+    return node["scale"] / common
 
 
 def _pad(logs: torch.Tensor, layout: Layout) -> torch.Tensor:
@@ -49,22 +56,31 @@ def total_log_prob(nodes: Nodes, layout: Layout, draws: int) -> torch.Tensor:
     """Sum of log_prob over sites and over all plates but the common ones, in float64: (S, *common)."""
     shape = (draws, *(layout.plate_sizes[name] for name in layout.common))
     total = torch.zeros(shape, dtype=torch.float64)
-    keep = {layout.nesting + 1 + dim for dim in layout.common.values()} | {0}
     for node in nodes.values():
         if not is_deterministic(node):
-            logs = _pad(_log_prob(node, layout), layout).double()
-            out = [d for d in range(logs.dim()) if d not in keep]
-            total = total + (logs.sum(out) if out else logs).to(total.device)
+            total = total + over_common(_log_prob(node, layout), layout, draws).to(total.device)
     return total
+
+
+def over_common(logs: torch.Tensor, layout: Layout, draws: int) -> torch.Tensor:
+    """Log-probabilities as a program makes them, summed over all plates but the common ones, in float64."""
+    keep = {layout.nesting + 1 + dim for dim in layout.common.values()} | {0}
+    logs = _pad(logs, layout).double()
+    out = [d for d in range(logs.dim()) if d not in keep]
+    return logs.sum(out) if out else logs
 
 
 def log_likelihoods(layout: Layout, nodes: Nodes, draws: int) -> Values:
     """log_prob of every observed site, masked, not scaled: name → (S, *plates)."""
-    return {site.name: _per_plate(site, nodes[site.name], draws) for site in layout.of("observed")}
+    return {site.name: _likelihood(site, nodes[site.name], draws) for site in layout.of("observed")}
 
 
-def _per_plate(site: Site, node: dict, draws: int) -> torch.Tensor:
-    logs = scale_and_mask(node["fn"].log_prob(node["value"]), mask=node["mask"])
+def _likelihood(site: Site, node: dict, draws: int) -> torch.Tensor:
+    return per_plate(site, scale_and_mask(node["fn"].log_prob(node["value"]), mask=node["mask"]), draws)
+
+
+def per_plate(site: Site, logs: torch.Tensor, draws: int) -> torch.Tensor:
+    """Log-probabilities of a site as (S, *plates)."""
     shape = site.shape[: len(site.plates)]
     if logs.numel() == torch.Size(shape).numel():
         return logs.reshape(1, *shape).expand(draws, *shape)

@@ -27,15 +27,31 @@ def mismatch(model_sites: Sites, guide_sites: Sites, *, sums_out: bool = False) 
 
 def model_only(model_sites: Sites, guide_sites: Sites, sums_out: bool = False) -> str | None:
     """Latent sites of the model that the guide does not draw."""
-    alone = [name for name, site in model_sites.items() if not site["is_observed"] and name not in guide_sites]
+    alone = missing(model_sites, guide_sites)
     if sums_out:
-        alone = [name for name in alone if not getattr(model_sites[name]["fn"], "has_enumerate_support", False)]
+        alone = [name for name in alone if not is_enumerable(model_sites[name])]
     if not alone:
         return None
+    discrete = any(is_enumerable(model_sites[name]) for name in alone)
+    remedy = ", or sum a discrete site out with --elbo enum (estimators cannot be named there)" * discrete
     return (
         f"the guide does not draw {_quoted(alone)} of the model, and the objective would take it from the prior, which "
-        "is another bound: add it to the guide, or sum a discrete site out with --elbo enum"
+        f"is another bound: add it to the guide{remedy}"
     )
+
+
+def missing(model_sites: Sites, guide_sites: Sites) -> list[str]:
+    """Latent sites of the model that the guide does not draw, by name; computed ones (`pyro.deterministic`) are not."""
+    return [
+        name
+        for name, site in model_sites.items()
+        if not site["is_observed"] and name not in guide_sites and not site["infer"].get("_deterministic")
+    ]
+
+
+def is_enumerable(site: Any) -> bool:
+    """Whether a site can be summed out."""
+    return bool(getattr(site["fn"], "has_enumerate_support", False))
 
 
 def guide_only(model_sites: Sites, guide_sites: Sites) -> str | None:

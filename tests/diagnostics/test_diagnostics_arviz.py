@@ -185,23 +185,6 @@ def test_a_program_that_does_not_broadcast_is_run_draw_by_draw():
     assert tree["posterior_predictive"]["x"].shape == (1, 6, 4)
 
 
-def test_a_site_that_the_guide_lacks_comes_from_the_model_and_leaves_the_weights_right():
-    def model(x):
-        with pyro.plate("data", len(x), dim=-1):
-            a = pyro.sample("a", dist.Normal(torch.zeros(len(x)), 1.0))
-            b = pyro.sample("b", dist.Normal(a, 1.0))
-            pyro.sample("x", dist.Normal(b, 1.0), obs=x)
-
-    def guide(x):
-        with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("a", dist.Normal(x / 3, 1.0))
-
-    x = torch.tensor([0.3, -2.0, 1.0])
-    tree = to_arviz(model, guide, x, 40_000, seed=0, predictive_draws=0, prior_draws=0)
-    estimate = np.log(np.exp(tree["sample_stats"]["log_weight"]).mean(("chain", "draw")))
-    np.testing.assert_allclose(estimate, dist.Normal(0.0, 3**0.5).log_prob(x), atol=0.05)
-
-
 @pytest.mark.parametrize("latent", LATENTS)
 def test_every_latent_family(latent):
     settings = {"latent": latent, "layers": (3, 2), "classes": 4, "hidden": (8,)}
