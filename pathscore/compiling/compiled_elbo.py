@@ -6,7 +6,8 @@ The first evaluation of a program runs eagerly and makes its parameters; the sec
 builds a graph, and every later one runs it. Other shapes (the smaller last batch of an epoch) run eagerly, which is the
 same estimate from the same random stream: no batch is padded, repeated or left out, and nothing is built by surprise. A
 graph is compared with the eager objective before its first use and again before its 2nd, 4th, 8th … use, and is dropped
-when they differ.
+when they differ. A program whose sites depend on the call (labels given or not, sequences of other lengths) gets a
+graph for each of the first structures that it shows, each after an eager evaluation of its own.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathscore.compiling.capture import modules_of
 from pathscore.compiling.compiled_graph import CompiledGraph, Losses, signature
 from pathscore.compiling.inductor import build
 from pathscore.compiling.reading import Refusal
+from pathscore.elbos.structures import kind_of_call, structure_of
 from pathscore.programs.recorder import Recorder
 from pathscore.programs.traces import identity
 
@@ -54,6 +56,7 @@ class CompiledELBO(ELBO):
     """An objective whose loss and gradient are one compiled graph.
 
     elbo: any Pyro objective. graphs: how many shapes of arguments get a graph, the first ones; others run eagerly.
+    structures: how many structures of a call have graphs of their own.
     builder: what makes a graph run, `inductor.build` by default.
 
     Learned state of estimators (baselines, η, temperature) is updated by the graph, in place. Where the program cannot
@@ -63,11 +66,11 @@ class CompiledELBO(ELBO):
     Ansel et al., 2024 (TorchInductor).
     """
 
-    def __init__(self, elbo: ELBO, *, graphs: int = 1, builder: Callable = build) -> None:
+    def __init__(self, elbo: ELBO, *, graphs: int = 1, structures: int = 4, builder: Callable = build) -> None:
         super().__init__(num_particles=elbo.num_particles, max_plate_nesting=elbo.max_plate_nesting)
         self.elbo: Any = elbo
-        self.graphs, self.builder = graphs, builder
-        self.shapes: list[Any] = []
+        self.graphs, self.structures, self.builder = graphs, structures, builder
+        self.shapes: dict[Any, Any] = {}  # those that get a graph → their kind of call
         self.built: dict[Any, CompiledGraph] = {}
         self.refused: dict[Any, str] = {}
         self._recorder = Recorder()
@@ -104,7 +107,7 @@ class CompiledELBO(ELBO):
 
     def meet(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> None:
         """Note the shapes of an evaluation that runs eagerly: a graph for them is built when they come again."""
-        self._wanted(self._key(model, guide, args, kwargs))
+        self.shapes.setdefault(self._key(model, guide, args, kwargs), kind_of_call(args, kwargs))
 
     def ready(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> CompiledGraph | None:
         """The graph for these arguments, where there is one that need not be checked now."""
@@ -129,7 +132,7 @@ class CompiledELBO(ELBO):
         unnamed: give other leaves a gradient too.
         """
         key = self._key(model, guide, args, kwargs)
-        if key in self.refused or not self._wanted(key):
+        if key in self.refused or not self._wanted(key, model, guide, args, kwargs):
             return None
         try:
             if key not in self.built:
@@ -159,10 +162,18 @@ class CompiledELBO(ELBO):
             if name in store:
                 pyro.param(name)
 
-    def _wanted(self, key: Any) -> bool:
-        if key not in self.shapes and len(self.shapes) < self.graphs:
-            self.shapes.append(key)
-        return key in self.shapes
+    def _wanted(self, key: Any, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> bool:
+        """Whether arguments of these shapes get a graph now; a structure that is new runs eagerly first."""
+        if key in self.shapes:
+            return True
+        if hasattr(self.elbo, "prepare"):
+            self.elbo.prepare(model, guide, *args, **kwargs)
+        kind = kind_of_call(args, kwargs)
+        found = structure_of(self.elbo, model, guide, kind)
+        met = [structure_of(self.elbo, model, guide, known) for known in self.shapes.values()]
+        if met.count(found) < self.graphs and (found in met or len(set(met)) < self.structures):
+            self.shapes[key] = kind
+        return key in self.shapes and found in met
 
     def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Any:
         return self.elbo._get_trace(model, guide, args, kwargs)

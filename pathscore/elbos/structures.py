@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from pyro.poutine.trace_struct import Trace
-from torch import Tensor
+from torch import Size, Tensor
 from torch.utils._pytree import tree_flatten
 
 from pathscore.elbos.plan import Plan
@@ -33,6 +33,10 @@ class Plans:
     def find(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Plan | None:
         """The plan for such a call; None for a kind of call that has not been met."""
         return self._by_call.get((_pair(model, guide), kind_of_call(args, kwargs)))
+
+    def of_kind(self, model: Callable, guide: Callable, kind: Any) -> Plan | None:
+        """The plan for a kind of call (`kind_of_call`)."""
+        return self._by_call.get((_pair(model, guide), kind))
 
     def like(self, model: Callable, guide: Callable, traces: Iterable[Trace]) -> Plan | None:
         """The plan of a call that met the same sites."""
@@ -60,6 +64,23 @@ class Plans:
         """The plans of a pair, one for each structure, in the order in which they were met."""
         pair = _pair(model, guide)
         return [plan for key, plan in self._by_structure.items() if key[0] == pair]
+
+
+def structure_of(elbo: Any, model: Callable, guide: Callable, kind: Any) -> Any:
+    """What tells the structures of calls apart: the plan of such a call, where the objective has met it.
+
+    For Pyro's own objectives, and for a kind of call that has not been met, what is given and what is not.
+    """
+    plans = getattr(elbo, "_plans", None)
+    plan = plans.of_kind(model, guide, kind) if isinstance(plans, Plans) else None
+    return id(plan) if plan is not None else _outline(kind)
+
+
+def _outline(kind: Any) -> Any:
+    """A kind of call without the sizes of its tensors."""
+    if isinstance(kind, Size):
+        return len(kind)
+    return tuple(_outline(part) for part in kind) if isinstance(kind, tuple) else kind
 
 
 def _pair(model: Callable, guide: Callable) -> Pair:

@@ -1,0 +1,88 @@
+"""Programs whose sites depend on the call: a graph for each structure, up to a limit, the same losses as eagerly."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import nn
+
+from pathscore import SVI, make_elbo
+from pathscore.compiling.compiled_elbo import CompiledELBO
+from pathscore.svi.optimiser import OptimizerSpec
+from tests.support.compiled_cases import interpreted
+
+X = (torch.rand(6, 8, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+Y = torch.eye(3)[torch.tensor([0, 1, 2, 0, 1, 2])]
+
+
+def labelled():
+    """A semi-supervised autoencoder: `y` is latent where it is not given, and one network serves it alone."""
+    torch.manual_seed(0)
+    of_y, of_z, decoder = nn.Linear(8, 3), nn.Linear(11, 4), nn.Linear(5, 8)
+
+    def model(x, y=None):
+        pyro.module("decoder", decoder)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            y = pyro.sample("y", dist.OneHotCategorical(logits=torch.zeros(3)), obs=y)
+            both = torch.cat([z, y.expand(*z.shape[:-1], 3)], -1)
+            pyro.sample("x", dist.Bernoulli(logits=decoder(both)).to_event(1), obs=x)
+
+    def guide(x, y=None):
+        pyro.module("of_z", of_z)
+        with pyro.plate("data", len(x)):
+            if y is None:
+                pyro.module("of_y", of_y)
+                y = pyro.sample("y", dist.OneHotCategorical(logits=of_y(x)))
+            raw = of_z(torch.cat([x.expand(*y.shape[:-1], 8), y], -1))
+            pyro.sample("z", dist.Normal(raw[..., :2], raw[..., 2:].exp()).to_event(1))
+
+    return model, guide
+
+
+def losses(calls, compiled, **options):
+    pair = labelled()
+    elbo = make_elbo("trace", "auto")
+    objective = CompiledELBO(elbo, builder=interpreted, **options) if compiled else elbo
+    svi = SVI(*pair, OptimizerSpec("adam", lr=0.01), objective)
+    torch.manual_seed(1)
+    return [svi.step(*call) for call in calls], objective
+
+
+CALLS = [(X, Y), (X,), (X, Y), (X,), (X[:4],), (X[:4], Y[:4]), (X, Y), (X,), (X[:4],)]
+
+
+def test_each_structure_has_a_graph_and_other_sizes_run_eagerly():
+    found, objective = losses(CALLS, compiled=True)
+    assert found == pytest.approx(losses(CALLS, compiled=False)[0], rel=1e-5)
+    assert len(objective.built) == 2
+
+
+def test_structures_beyond_the_limit_run_eagerly():
+    found, objective = losses(CALLS, compiled=True, structures=1)
+    assert found == pytest.approx(losses(CALLS, compiled=False)[0], rel=1e-5)
+    assert len(objective.built) == 1
+
+
+def test_sequences_of_other_lengths_are_other_structures():
+    def chain(x):
+        z = torch.zeros(())
+        with pyro.plate("data", len(x)):
+            for t in range(x.shape[1]):
+                z = pyro.sample(f"z_{t}", dist.Normal(0.8 * z, 1.0))
+                pyro.sample(f"x_{t}", dist.Normal(z, 0.5), obs=x[:, t])
+
+    def guide(x):
+        w = pyro.param("w", torch.tensor(0.5))
+        with pyro.plate("data", len(x)):
+            for t in range(x.shape[1]):
+                pyro.sample(f"z_{t}", dist.Normal(w * x[:, t], 0.5))
+
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    for elbo in ("trace", "tracegraph"):
+        objective = CompiledELBO(make_elbo(elbo, "z_*=score-avg"), builder=interpreted)
+        with pyro.get_param_store().scope():
+            svi = SVI(chain, guide, "adam", objective)
+            for steps in (4, 2, 3, 4, 2, 3, 4):
+                svi.step(x[:, :steps])
+        assert len(objective.built) == 3
