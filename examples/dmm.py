@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import nn
+from torch.nn.functional import softplus
 
 
 def build(seed: int = 0):
@@ -25,9 +26,9 @@ def build(seed: int = 0):
         z = pyro.param("first", first)
         with pyro.plate("data", len(x)):
             for t in pyro.markov(range(x.shape[1])):
-                loc, log_scale = transition(z).chunk(2, -1)
+                loc, raw_scale = transition(z).chunk(2, -1)
                 with poutine.scale(scale=annealing):
-                    law = dist.Normal(loc, log_scale.exp()).mask(mask[:, t : t + 1]).to_event(1)
+                    law = dist.Normal(loc, softplus(raw_scale)).mask(mask[:, t : t + 1]).to_event(1)
                     z = pyro.sample(f"z_{t}", law)
                 likelihood = dist.Bernoulli(logits=emitter(z)).mask(mask[:, t : t + 1]).to_event(1)
                 pyro.sample(f"x_{t}", likelihood, obs=x[:, t])
@@ -42,9 +43,9 @@ def build(seed: int = 0):
             for t in pyro.markov(range(x.shape[1])):
                 shape = torch.broadcast_shapes(z.shape[:-1], (len(x),))
                 both = torch.cat([z.expand(*shape, 2), states[:, t].expand(*shape, 6)], -1)
-                loc, log_scale = combiner(both).chunk(2, -1)
+                loc, raw_scale = combiner(both).chunk(2, -1)
                 with poutine.scale(scale=annealing):
-                    law = dist.Normal(loc, log_scale.exp()).mask(mask[:, t : t + 1]).to_event(1)
+                    law = dist.Normal(loc, softplus(raw_scale)).mask(mask[:, t : t + 1]).to_event(1)
                     z = pyro.sample(f"z_{t}", law)
 
     return model, guide, (x, mask, 1.0)

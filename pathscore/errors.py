@@ -13,6 +13,10 @@ class PathscoreError(ValueError):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        """The line alone: to an error raised inside a program, Pyro adds the shapes of all its sites."""
+        return super().__str__().split("\nTrace Shapes:")[0]
+
 
 class UsageError(PathscoreError):
     """A flag, a configuration key, a combination of choices or the data is not acceptable: exit code 2."""

@@ -20,7 +20,7 @@ from scipy import stats
 from pathscore.diagnostics import uniformity
 from pathscore.diagnostics.layout import Layout, Site
 from pathscore.diagnostics.programs import guide_values, prepare, simulate
-from pathscore.diagnostics.rows import as_argument, data_site, require_amortised
+from pathscore.diagnostics.rows import data_site, require_amortised, with_data
 from pathscore.diagnostics.seeding import seeded
 from pathscore.errors import UsageError
 
@@ -97,7 +97,7 @@ def calibrate(
     """Simulate N replicates from the model and rank the true latents among L draws of the guide.
 
     Rows of the data plate serve as replicates, all at a time. Raises UsageError where the model has several observed
-    sites, a latent outside the data plate, or an observation that isn't its first argument.
+    sites, a latent outside the data plate, or an observation that isn't an argument.
     """
     with torch.no_grad(), seeded(seed):
         layout = prepare(model, guide, args)
@@ -106,10 +106,10 @@ def calibrate(
         values = simulate(model, layout, rounds, args)
         pits: dict[str, list[np.ndarray]] = {site.name: [] for site in latents}
         for i in range(rounds):
-            x = as_argument(values[observed.name][i], args)
+            simulated = with_data(layout, args, values[observed.name][i])
             if i == 0:
-                require_amortised(model, guide, layout, args, x)
-            drawn = guide_values(guide, layout, draws, (x, *args[1:]))
+                require_amortised(model, guide, layout, args, simulated)
+            drawn = guide_values(guide, layout, draws, simulated)
             for name, parts in pits.items():
                 parts.append(_pit(values[name][i], drawn[name]))
     return Calibration({name: np.concatenate(parts)[:replicates] for name, parts in pits.items()}, draws)

@@ -11,7 +11,7 @@ from pathscore.diagnostics import DIAGNOSTICS, Diagnostic
 from pathscore.diagnostics.arviz import draw_tree
 from pathscore.diagnostics.subject import Effort, Section, Subject
 from pathscore.diagnostics.verdicts import not_computed
-from pathscore.errors import PathscoreError, unknown
+from pathscore.errors import PathscoreError, in_short, unknown
 from pathscore.svi.pairs import takes_svi
 
 
@@ -63,7 +63,7 @@ def _attempt(diagnostic: Diagnostic, subject: Subject, strict: bool) -> Section:
     except Exception as error:  # a program of the user's that some check can't run, in whatever way
         if strict:
             raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        reason = in_short(error)
     return Section(
         diagnostic.name,
         diagnostic.doc[0].upper() + diagnostic.doc[1:],

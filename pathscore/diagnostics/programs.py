@@ -224,8 +224,9 @@ def depends_on(guide: Callable, model: Callable, layout: Layout, args: tuple, ot
     found = []
     for arguments in (args, other):
         with seeded(0):
-            found.append(draw(model, guide, layout, 1, arguments).log_q)
-    return not torch.equal(*found)
+            one = draw(model, guide, layout, 1, arguments)
+            found.append([one.log_q, *(one.values[site.name] for site in layout.of("latent"))])
+    return not all(map(torch.equal, *found))
 
 
 def replay(

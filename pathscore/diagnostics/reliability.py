@@ -19,7 +19,7 @@ import torch
 from pathscore.diagnostics.blocks import BLOCK_ELEMENTS
 from pathscore.diagnostics.layout import Layout
 from pathscore.diagnostics.programs import draw, prepare, simulate
-from pathscore.diagnostics.rows import as_argument, data_site, require_amortised
+from pathscore.diagnostics.rows import data_index, data_site, require_amortised, with_data
 from pathscore.diagnostics.seeding import seeded
 from pathscore.errors import UsageError
 
@@ -65,17 +65,18 @@ def reliability(
 ) -> Reliability:
     """Curves of the data in `args` and of `data_sets` simulated sets of the same size, `draws` draws of z each.
 
-    Raises UsageError for data that aren't 0/1, for an observed site that isn't the first argument, and for latents that
+    Raises UsageError for data that aren't 0/1, for an observed site that isn't an argument, and for latents that
     several data share.
     """
     with torch.no_grad(), seeded(seed):
         layout = prepare(model, guide, args)
         _require_binary(layout, args)
-        pairs = [_pixels(model, guide, layout, args, draws)]
+        index = data_index(layout, args)
+        pairs = [_pixels(model, guide, layout, args, index, draws)]
         for _ in range(data_sets):
-            drawn = as_argument(simulate(model, layout, 1, args)[layout.observed().name][0], args)
+            drawn = with_data(layout, args, simulate(model, layout, 1, args)[layout.observed().name][0])
             require_amortised(model, guide, layout, args, drawn)
-            pairs.append(_pixels(model, guide, layout, (drawn, *args[1:]), draws))
+            pairs.append(_pixels(model, guide, layout, drawn, index, draws))
     held_out, *simulated = (curve(*pair) for pair in pairs)
     predicted, observed = (np.concatenate(parts) for parts in zip(*pairs[1:], strict=True))
     pooled = curve(predicted, observed)
@@ -93,8 +94,8 @@ def _require_binary(layout: Layout, args: tuple) -> None:
         )
 
 
-def _pixels(model, guide, layout: Layout, args: tuple, draws: int) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted probability and value of every pixel, (N X,) each, the guide asked about these args."""
+def _pixels(model, guide, layout: Layout, args: tuple, index: int, draws: int) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted probability and value of every pixel, (N X,) each, the guide asked about args, the data at `index`."""
     name = layout.observed().name
     total = torch.zeros(layout.sites[name].shape, dtype=torch.float64)
     step = max(1, BLOCK_ELEMENTS // layout.elements)
@@ -102,7 +103,7 @@ def _pixels(model, guide, layout: Layout, args: tuple, draws: int) -> tuple[np.n
         count = min(step, draws - start)
         found = draw(model, guide, layout, count, args, extra=lambda nodes, _: {"mean": nodes[name]["fn"].mean})
         total += found.extra["mean"].double().reshape(count, *total.shape).sum(0).cpu()
-    return (total / draws).flatten().numpy(), args[0].double().cpu().flatten().numpy()
+    return (total / draws).flatten().numpy(), args[index].double().cpu().flatten().numpy()
 
 
 def curve(predicted: np.ndarray, observed: np.ndarray, groups: int = GROUPS) -> Curve:

@@ -1,7 +1,8 @@
 """Rows of the data in a program: the plate they lie in, the arguments for some of them, and the argument they are.
 
 `row_plate(layout, args) -> (plate, N)`, `cut(args, rows) -> args`, `data_site(layout, args) -> Site`,
-`as_argument(value, args) -> tensor`. A row is an element along the first dimension of the first argument.
+`with_data(layout, args, value) -> args`. A row is an element along the first dimension of the first argument; the data
+may be any argument, as the labels of `model(X, y)`.
 """
 
 from collections.abc import Callable
@@ -32,14 +33,22 @@ def cut(args: tuple, rows: slice) -> tuple:
 
 
 def data_site(layout: Layout, args: tuple) -> Site:
-    """The observed site, whose values are the first argument in its own or another shape; UsageError otherwise."""
+    """The observed site, whose values are one of the arguments in its own or another shape; UsageError otherwise."""
+    data_index(layout, args)
+    return layout.observed()
+
+
+def data_index(layout: Layout, args: tuple) -> int:
+    """Which argument the observed values are; UsageError where there is none."""
     site = layout.observed()
-    data, values = args[0] if args else None, layout.observed_values[site.name]
-    if not (torch.is_tensor(data) and _equal(data, values)):
-        raise UsageError(
-            f"this check feeds simulated {site.name!r} to the guide: it must be the program's first argument"
-        )
-    return site
+    values = layout.observed_values[site.name]
+    for index, data in enumerate(args):
+        if torch.is_tensor(data) and _equal(data, values):
+            return index
+    raise UsageError(
+        f"this check feeds simulated {site.name!r} to the guide: pass the observed tensor to model and guide as an "
+        "argument of its own"
+    )
 
 
 def _equal(data: torch.Tensor, values: torch.Tensor) -> bool:
@@ -47,15 +56,17 @@ def _equal(data: torch.Tensor, values: torch.Tensor) -> bool:
     return torch.equal(data.cpu().double().flatten(), values.cpu().double().flatten())
 
 
-def as_argument(value: torch.Tensor, args: tuple) -> torch.Tensor:
-    """A simulated observation in the shape and type of the first argument."""
-    return value.reshape(args[0].shape).to(args[0])
+def with_data(layout: Layout, args: tuple, value: torch.Tensor) -> tuple:
+    """The arguments with a simulated observation in place of the data, in their shape and type."""
+    index = data_index(layout, args)
+    data = args[index]
+    return (*args[:index], value.reshape(data.shape).to(data), *args[index + 1 :])
 
 
-def require_amortised(model: Callable, guide: Callable, layout: Layout, args: tuple, x: torch.Tensor) -> None:
-    """UsageError for a guide that gives the same draws whatever the data: it can't be asked about x."""
-    other = (x, *args[1:])
-    if not torch.equal(x, args[0]) and not depends_on(guide, model, layout, args, other):
+def require_amortised(model: Callable, guide: Callable, layout: Layout, args: tuple, other: tuple) -> None:
+    """UsageError for a guide that gives the same draws whatever the data: it can't be asked about other arguments."""
+    index = data_index(layout, args)
+    if not torch.equal(other[index], args[index]) and not depends_on(guide, model, layout, args, other):
         raise UsageError(
             "this check asks the guide about simulated data, but its draws don't depend on its arguments: its "
             "parameters are of these data alone"

@@ -91,7 +91,11 @@ def chunks(data: Data, particles: int) -> tuple[list[Data], list[int]]:
 
 def plate_depth(model: Program, guide: Program, data: Data) -> int:
     """How deep the programs nest plates, from one run on two data points."""
-    return trial(model, guide, tuple(t[:2] for t in data), {})[1]
+    try:
+        return trial(model, guide, tuple(t[:2] for t in data), {})[1]
+    except UsageError:
+        trial(model, guide, data, {})  # the same complaint with the sizes of the data themselves
+        raise
 
 
 def draw(model: Program, guide: Program, data: Data, particles: int, depth: int) -> Weights:

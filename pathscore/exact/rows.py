@@ -121,12 +121,16 @@ def site_terms(trace, sizes: tuple[int, ...]) -> tuple[Term, ...]:
 
 def _refuse_stray_dimensions(name: str, frames: frozenset, shape: tuple[int, ...]) -> None:
     dims = {f.dim for f in frames}
-    for dim, size in zip(range(-len(shape), 0), shape, strict=True):
-        if size != 1 and dim not in dims:
-            raise UsageError(
-                f"site {name!r} has a batch dimension of size {size} that is no plate: wrap it in "
-                f"pyro.plate(…, {size}, dim={dim}) or make it part of the event (.to_event)"
-            )
+    stray = {d: n for d, n in zip(range(-len(shape), 0), shape, strict=True) if n != 1 and d not in dims}
+    if stray:
+        several = len(stray) > 1
+        sizes = " and ".join(map(str, stray.values()))
+        plates = " and ".join(f"pyro.plate(…, {n}, dim={d})" for d, n in stray.items())
+        raise UsageError(
+            f"site {name!r} has {'batch dimensions of sizes' if several else 'a batch dimension of size'} {sizes} that "
+            f"{'are no plates' if several else 'is no plate'}: wrap {'them' if several else 'it'} in {plates} or make "
+            f"{'them' if several else 'it'} part of the event (.to_event)"
+        )
 
 
 def unfold(rows: torch.Tensor, sizes: tuple[int, ...]) -> torch.Tensor:

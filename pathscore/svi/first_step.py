@@ -79,8 +79,28 @@ def explain(problem: Exception) -> UsageError | None:
     if found is None:
         return None
     site, expected, actual = found.groups()
-    sizes = [size.strip() for size in actual.split(",")]
     return UsageError(
-        f"site {site!r} has batch shape ({actual}) where its plates declare ({expected}): run it inside "
-        f"`with pyro.plate('data', {sizes[-1]}):`, or make the dimension part of one event with .to_event(1)"
+        f"site {site!r} has batch shape ({actual}) where its plates declare ({expected}): "
+        f"{_remedy(_sizes(expected), _sizes(actual))}"
     )
+
+
+def _sizes(text: str) -> list[int]:
+    return [int(size) for size in text.split(",") if size.strip()]
+
+
+def _remedy(expected: list[int], actual: list[int]) -> str:
+    """Which dimensions lack a plate, or belong to the event."""
+    for extra in range(1, len(actual) + 1):  # dimensions on the right that no plate declares
+        if expected and actual[:-extra] == expected:
+            which = f"its last {extra} dimensions" if extra > 1 else f"its last dimension, of size {actual[-1]},"
+            return f"make {which} part of one event with .to_event({extra})"
+    declared = dict(zip(range(-len(expected), 0), expected, strict=True))
+    every = dict(zip(range(-len(actual), 0), actual, strict=True))
+    stray = {dim: n for dim, n in every.items() if n not in (1, declared.get(dim, 1))}
+    if list(stray) == [-1]:
+        plate = f"pyro.plate('data', {actual[-1]})"
+        return f"run it inside `with {plate}:`, or make the dimension part of one event with .to_event(1)"
+    names = ("data", *(f"data_{i}" for i in range(1, len(stray))))
+    plates = ", ".join(f"pyro.plate('{name}', {n}, dim={d})" for name, (d, n) in zip(names, stray.items(), strict=True))
+    return f"run it inside `with {plates}:`, or make these dimensions part of one event with .to_event({-min(stray)})"

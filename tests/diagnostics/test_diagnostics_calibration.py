@@ -91,5 +91,5 @@ def test_programs_that_are_not_amortised_are_refused():
     with pytest.raises(UsageError, match=r"\['mean'\] are global"):
         calibrate(model, guide, (torch.randn(4, 3),))
     linear, exact_guide, x = linear_gaussian()
-    with pytest.raises(UsageError, match="must be the program's first argument"):
-        calibrate(lambda y, x: linear(x), lambda y, x: exact_guide(x), (None, x))
+    with pytest.raises(UsageError, match="as an argument of its own"):
+        calibrate(lambda y: linear(x), lambda y: exact_guide(x), (None,))

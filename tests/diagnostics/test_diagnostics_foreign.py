@@ -68,7 +68,7 @@ def test_single_numbers_and_factors_are_written_to_a_file(tmp_path):
 def test_a_program_without_arguments():
     x = torch.randn(9)
     found = examined(lambda: shared_mean(x), lambda: shared_mean_guide(x), ())
-    assert found["gap"].status == "good" and found["relative_ess"].status == "good"
+    assert found["joint_gap"].status == "good" and found["joint_ess"].status == "good"
     assert not [v for v in found.values() if "Error" in v.meaning], found
 
 

@@ -37,19 +37,26 @@ def section(subject: Subject) -> Section:
     return Section(
         "importance",
         TITLE,
-        INTRO.format(draws=found.draws),
-        verdicts=[*_verdicts(found, subject.discrete), *_exact_verdict(reference)],
+        (JOINT if joint else INTRO).format(draws=found.draws),
+        verdicts=[*(_joint_verdicts if joint else _verdicts)(found, subject.discrete), *_exact_verdict(reference)],
         tables=[_table(found, reference)],
-        pictures=_pictures(found),
+        pictures=[] if joint else _pictures(found),
         numbers=_numbers(found, reference),
         notes=notes,
     )
 
 
+HEADER = ("nats per data point", "mean", "± s.e.")
 TITLE = "How good is the guide"
 INTRO = (
     "Every draw of the guide has an importance weight p(x, z) / q(z | x). If the guide were the posterior, all "
     "weights of a data point would be equal. {draws} draws a data point."
+)
+
+
+JOINT = (
+    "Every draw of the guide has an importance weight p(x, z) / q(z), one for the whole data set, because a latent is "
+    "global. If the guide were the posterior, all weights would be equal. {draws} draws."
 )
 
 
@@ -86,6 +93,16 @@ def _verdicts(found: Importance, discrete: bool) -> list[Verdict]:
     return verdicts
 
 
+def _joint_verdicts(found: Importance, discrete: bool) -> list[Verdict]:
+    """Of one weight for the whole data set."""
+    gap, noise = float(found.gap), float(found.elbo_se)
+    verdicts = [
+        judge("joint_gap", gap, evidence=gap > 0.1 + 3 * noise, note=f"± {noise:.2f}"),
+        judge("joint_ess", float(found.relative_ess)),
+    ]
+    return verdicts if discrete else [*verdicts, judge("joint_khat", float(found.khat))]
+
+
 def exact_reference(subject: Subject) -> dict[str, Any] | None:
     """Mean log p(x) and ELBO without sampling on the first data points, or None where the space is too large."""
     source, how = (exact, "enumeration") if subject.discrete else (exact.gaussian, "closed form")
@@ -113,33 +130,32 @@ def _exact_points(subject: Subject) -> int:
 def _exact_verdict(reference: dict | None) -> list[Verdict]:
     if reference is None:
         return []
-    return [
-        judge(
-            "exact_kl",
-            reference["log_evidence"] - reference["elbo"],
-            note=f"(mean of {reference['points']} data points, {reference['how']})",
-        )
-    ]
+    points = reference["points"]
+    how = reference["how"] if points == 1 else f"mean of {points} data points, {reference['how']}"
+    return [judge("exact_kl", reference["log_evidence"] - reference["elbo"], note=f"({how})")]
 
 
 def _table(found: Importance, reference: dict | None) -> Table:
     rows = []
-    for label, values in (
-        ("ELBO", found.elbo),
-        ("log p(x), importance-weighted", found.log_evidence),
-        ("gap, KL(q ‖ posterior)", found.gap),
+    for label, values, errors in (
+        ("ELBO", found.elbo, found.elbo_se),
+        ("log p(x), importance-weighted", found.log_evidence, found.log_evidence_se),
+        ("gap, KL(q ‖ posterior)", found.gap, np.hypot(found.elbo_se, found.log_evidence_se)),
     ):
         mean, se = _mean(values)
+        if found.gap.ndim == 0:
+            se = float(errors)
         rows.append((label, f"{mean:.2f}", "–" if np.isnan(se) else f"{se:.2f}"))
     if reference is not None:
-        points = f" ({reference['how']}, {reference['points']} points)"
+        points = f" ({reference['how']}{f', {n} points' if (n := reference['points']) > 1 else ''})"
         rows.append(("log p(x), exact" + points, f"{reference['log_evidence']:.2f}", "0"))
         rows.append(("ELBO, exact" + points, f"{reference['elbo']:.2f}", "0"))
     caption = (
         "log p(x) from importance weights is a lower bound in expectation: where the relative effective sample size is "
         "near 0 or k-hat is too large, it is too low, and the gap too small, by an unknown amount."
     )
-    return Table(("nats per data point", "mean", "± s.e."), rows, caption)
+    header = ("nats, the whole data set", "value", "± s.e.") if found.gap.ndim == 0 else HEADER
+    return Table(header, rows, caption)
 
 
 def _pictures(found: Importance) -> list[Picture]:
