@@ -8,6 +8,8 @@ import pyro.distributions as dist
 import torch
 from torch import nn
 
+from pathscore import SVI, make_elbo
+
 PIXELS, STEPS = 12, 2
 
 
@@ -45,3 +47,10 @@ def build(seed: int = 0):
                 where = pyro.sample(f"where_{t}", dist.Normal(raw[..., 1], raw[..., 2].exp()))
 
     return model, guide, (x,)
+
+
+if __name__ == "__main__":
+    model, guide, args = build()
+    svi = SVI(model, guide, "adam", make_elbo("trace", "auto", max_plate_nesting=2))
+    losses = [svi.step(*args) for _ in range(500)]
+    print(f"loss {losses[0]:.1f} at first, {losses[-1]:.1f} after {len(losses)} steps")

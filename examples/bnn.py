@@ -10,6 +10,8 @@ from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule, PyroSample
 from torch import nn
 
+from pathscore import SVI, make_elbo
+
 
 class Network(PyroModule):
     """y = W₂ tanh(W₁ x + b₁) + b₂ with Normal weights."""
@@ -36,3 +38,10 @@ def build(seed: int = 0):
     y = torch.sin(2 * x[:, 0]) + 0.2 * torch.randn(40)
     model = Network()
     return model, AutoNormal(model), (x, y)
+
+
+if __name__ == "__main__":
+    model, guide, args = build()
+    svi = SVI(model, guide, "adam", make_elbo("trace", "auto", max_plate_nesting=2))
+    losses = [svi.step(*args) for _ in range(500)]
+    print(f"loss {losses[0]:.1f} at first, {losses[-1]:.1f} after {len(losses)} steps")

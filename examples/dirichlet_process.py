@@ -9,6 +9,8 @@ import torch
 from torch.distributions import constraints
 from torch.nn.functional import pad, softmax
 
+from pathscore import SVI, make_elbo
+
 T = 4
 
 
@@ -44,3 +46,10 @@ def build(seed: int = 0):
             pyro.sample("z", dist.Categorical(softmax(phi, -1)))
 
     return model, guide, (data,)
+
+
+if __name__ == "__main__":
+    model, guide, args = build()
+    svi = SVI(model, guide, "adam", make_elbo("trace", "auto", max_plate_nesting=2))
+    losses = [svi.step(*args) for _ in range(500)]
+    print(f"loss {losses[0]:.1f} at first, {losses[-1]:.1f} after {len(losses)} steps")

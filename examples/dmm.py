@@ -10,6 +10,8 @@ from pyro import poutine
 from torch import nn
 from torch.nn.functional import softplus
 
+from pathscore import SVI, make_elbo
+
 
 def build(seed: int = 0):
     """Model, guide and arguments (x, mask, annealing): x (10, 4, 5) binary, mask (10, 4)."""
@@ -49,3 +51,10 @@ def build(seed: int = 0):
                     z = pyro.sample(f"z_{t}", law)
 
     return model, guide, (x, mask, 1.0)
+
+
+if __name__ == "__main__":
+    model, guide, args = build()
+    svi = SVI(model, guide, "adam", make_elbo("trace", "auto", max_plate_nesting=2))
+    losses = [svi.step(*args) for _ in range(500)]
+    print(f"loss {losses[0]:.1f} at first, {losses[-1]:.1f} after {len(losses)} steps")

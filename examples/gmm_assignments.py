@@ -8,6 +8,8 @@ import pyro.distributions as dist
 import torch
 from torch.distributions import constraints
 
+from pathscore import SVI, make_elbo
+
 
 def build(seed: int = 0):
     """Model, guide and arguments (data,): 20 numbers around −3, 0 and 3."""
@@ -31,3 +33,10 @@ def build(seed: int = 0):
             pyro.sample("assignment", dist.Categorical(logits=logits))
 
     return model, guide, (data,)
+
+
+if __name__ == "__main__":
+    model, guide, args = build()
+    svi = SVI(model, guide, "adam", make_elbo("trace", "auto", max_plate_nesting=2))
+    losses = [svi.step(*args) for _ in range(500)]
+    print(f"loss {losses[0]:.1f} at first, {losses[-1]:.1f} after {len(losses)} steps")

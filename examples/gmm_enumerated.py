@@ -10,6 +10,8 @@ from pyro import poutine
 from pyro.infer import config_enumerate
 from pyro.infer.autoguide import AutoDelta
 
+from pathscore import SVI, make_elbo
+
 
 def build(seed: int = 0):
     """Model, guide and arguments (data,): 40 numbers around −3 and 3."""
@@ -32,3 +34,10 @@ def build(seed: int = 0):
 
     guide = AutoDelta(poutine.block(model, expose=["weights", "locs", "scale"]), init_loc_fn=start)
     return model, guide, (data,)
+
+
+if __name__ == "__main__":
+    model, guide, args = build()
+    svi = SVI(model, guide, "adam", make_elbo("enum", max_plate_nesting=2))
+    losses = [svi.step(*args) for _ in range(500)]
+    print(f"loss {losses[0]:.1f} at first, {losses[-1]:.1f} after {len(losses)} steps")

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.distributions import constraints
 
+from pathscore import SVI, make_elbo
+
 TOPICS, WORDS = 3, 9
 
 
@@ -43,3 +45,10 @@ def build(seed: int = 0):
             pyro.sample("doc_topics", dist.Dirichlet(network(counts.t()).exp() + 0.1))
 
     return model, guide, (words,)
+
+
+if __name__ == "__main__":
+    model, guide, args = build()
+    svi = SVI(model, guide, "adam", make_elbo("enum", max_plate_nesting=2))
+    losses = [svi.step(*args) for _ in range(500)]
+    print(f"loss {losses[0]:.1f} at first, {losses[-1]:.1f} after {len(losses)} steps")

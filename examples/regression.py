@@ -8,6 +8,8 @@ import pyro.distributions as dist
 import torch
 from pyro.infer.autoguide import AutoMultivariateNormal
 
+from pathscore import SVI, make_elbo
+
 
 def build(seed: int = 0):
     """Model, guide and arguments (X, y): X (60, 3), y (60,)."""
@@ -23,3 +25,10 @@ def build(seed: int = 0):
             pyro.sample("y", dist.Normal(X @ w + b, s), obs=y)
 
     return model, AutoMultivariateNormal(model), (X, y)
+
+
+if __name__ == "__main__":
+    model, guide, args = build()
+    svi = SVI(model, guide, "adam", make_elbo("trace", "auto", max_plate_nesting=2))
+    losses = [svi.step(*args) for _ in range(500)]
+    print(f"loss {losses[0]:.1f} at first, {losses[-1]:.1f} after {len(losses)} steps")

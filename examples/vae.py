@@ -8,6 +8,8 @@ import pyro.distributions as dist
 import torch
 from torch import nn
 
+from pathscore import SVI, make_elbo
+
 
 def build(seed: int = 0):
     """Model, guide and arguments (x,), x (32, 16) binary pictures of two blocks."""
@@ -30,3 +32,10 @@ def build(seed: int = 0):
             pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
 
     return model, guide, (x,)
+
+
+if __name__ == "__main__":
+    model, guide, args = build()
+    svi = SVI(model, guide, "adam", make_elbo("trace", "auto", max_plate_nesting=2))
+    losses = [svi.step(*args) for _ in range(500)]
+    print(f"loss {losses[0]:.1f} at first, {losses[-1]:.1f} after {len(losses)} steps")
