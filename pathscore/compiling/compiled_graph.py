@@ -52,7 +52,7 @@ class CompiledGraph:
         self.modules = modules_of(model, guide, elbo)
         self.modes = [module.training for module in self.modules]
         followed = followable(elbo)
-        if followed is not elbo:
+        if hasattr(followed, "prepare"):  # what looks at values, a graph cannot hold
             followed.prepare(model, guide, *args, **kwargs)
         self.capture: Capture = capture(followed, model, guide, args, kwargs, parameters, scale, unnamed)
         self.run = builder(self.capture, tensors_of(args, kwargs))

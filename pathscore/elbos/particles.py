@@ -29,7 +29,7 @@ def adapting(cls: type[ELBO]) -> type[ELBO]:
     `one_pass`: None finds out for each kind of call, True refuses a program that cannot, False runs them in a loop.
     """
     entrances = {name: _adapted(getattr(cls, name)) for name in ENTRANCES if callable(getattr(cls, name, None))}
-    own = {"one_pass": None, "__module__": cls.__module__, "__doc__": cls.__doc__}
+    own = {"one_pass": None, "prepare": _prepare, "__module__": cls.__module__, "__doc__": cls.__doc__}
     return type(cls.__name__, (cls,), {**entrances, **own})
 
 
@@ -41,6 +41,12 @@ def _adapted(method: Callable) -> Callable:
         return method(self, model, guide, *args, **kwargs)
 
     return adapted
+
+
+def _prepare(self: Any, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> None:
+    """Find out how particles are run, for such calls; consumes no random numbers."""
+    if self.num_particles > 1:
+        _in_one_pass(self, model, guide, args, kwargs)
 
 
 def _in_one_pass(elbo: Any, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> bool:
