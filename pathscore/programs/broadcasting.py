@@ -37,7 +37,7 @@ def obstacle(model: Callable, guide: Callable, args: tuple, kwargs: dict, nestin
 
     nesting: plates of the programs. Random numbers and the buffers of modules stay as they were.
     """
-    hidden = poutine.block(hide_types=["sample"])  # from whatever watches the step
+    hidden = poutine.block(hide_types=["sample", "observe"])  # from whatever watches the step
     with torch.random.fork_rng(), torch.no_grad(), unchanged_buffers(), hidden:
         return _Trial(model, guide, args, kwargs, nesting).reason()
 

@@ -210,3 +210,9 @@ def test_explain_says_how_rows_are_run_and_svi_trains():
     assert all(map(torch.isfinite, torch.tensor(losses)))
     with svi.scope():
         assert "model evaluations a step, pass by pass" in svi.elbo.explain(mixture, guide, Y)
+
+
+def test_the_trial_is_hidden_from_what_watches_a_step():
+    with pyro.poutine.trace() as seen:
+        obstacle(bits, bits_guide, (Y,), {}, 1)
+    assert {name for name, site in seen.trace.nodes.items() if site["type"] == "sample"} == set()
