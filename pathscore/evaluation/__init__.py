@@ -2,15 +2,16 @@
 
 `evaluate(model, guide, x, …) -> dict` makes the figures of a run's summary; the functions behind it work alone. All of
 them take any Pyro pair and data whose points lie in one plate (see `weights`), draw from a random stream of their own,
-compute no gradient and leave global settings alone. Call them inside the run's parameter store: `with svi.scope(): …`.
+compute no gradient and leave global settings alone. Each takes a trained `SVI` in place of model and guide:
+`evaluate(svi, x)`.
 """
 
 import torch
 
-from pathscore.evaluation.annealing import AISResult, ais
-from pathscore.evaluation.bounds import Elbo, elbo, exact_log_likelihood, importance_bound, standard_error
-from pathscore.evaluation.shared import evaluate_whole, predictive_density, whole_bound
-from pathscore.evaluation.units import THRESHOLD, active_units, activity
+from pathscore.evaluation import annealing, bounds, shared, units
+from pathscore.evaluation.annealing import AISResult
+from pathscore.evaluation.bounds import Elbo, standard_error
+from pathscore.evaluation.units import THRESHOLD
 from pathscore.evaluation.weights import Data, Program
 from pathscore.svi.pairs import takes_svi
 
@@ -29,6 +30,16 @@ __all__ = [
     "standard_error",
     "whole_bound",
 ]
+
+active_units = takes_svi(units.active_units)
+activity = takes_svi(units.activity)
+ais = takes_svi(annealing.ais)
+elbo = takes_svi(bounds.elbo)
+evaluate_whole = takes_svi(shared.evaluate_whole)
+exact_log_likelihood = takes_svi(bounds.exact_log_likelihood)
+importance_bound = takes_svi(bounds.importance_bound)
+predictive_density = takes_svi(shared.predictive_density)
+whole_bound = takes_svi(shared.whole_bound)
 
 
 @takes_svi
@@ -51,8 +62,8 @@ def evaluate(
 
     Raises UsageError when the programs do not keep each data point in a plate.
     """
-    parts = elbo(model, guide, x, samples=samples, seed=seed)
-    moved = activity(model, guide, x, seed=seed + 2)
+    parts = bounds.elbo(model, guide, x, samples=samples, seed=seed)
+    moved = units.activity(model, guide, x, seed=seed + 2)
     by_site = {name: int((a > THRESHOLD).sum()) for name, a in moved.items()}
     found = {
         "test_elbo": parts.elbo.mean().item(),
@@ -67,6 +78,8 @@ def evaluate(
         "distortion": parts.distortion.mean().item(),
     }
     if importance_samples:
-        bound = importance_bound(model, guide, x, num_particles=importance_samples, seed=seed + 1, progress=progress)
+        bound = bounds.importance_bound(
+            model, guide, x, num_particles=importance_samples, seed=seed + 1, progress=progress
+        )
         found |= {"test_log_likelihood": bound.mean().item(), "test_log_likelihood_se": standard_error(bound)}
     return found

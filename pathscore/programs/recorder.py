@@ -30,6 +30,7 @@ class Recorder(Messenger):
     """Notes parameters (`params`: name → unconstrained tensor) and, while `watching`, sample messages (`sites`).
 
     sides: the messages of model and guide apart, by name, for programs that were wrapped with `on_side`.
+    listening: whether it notes anything; False while the scope of another run is open inside its own.
 
     Messages hold the tensors of a whole pass, so they are kept from the start of a step until `forget` only: programs
     run between steps, in evaluation for example, leave nothing behind.
@@ -39,7 +40,7 @@ class Recorder(Messenger):
         super().__init__()
         self.params: dict[str, Tensor] = {}
         self.sites: list[Any] = []
-        self.watching = False
+        self.watching, self.listening = False, True
         self.sides: dict[str, dict[str, Any]] = {"model": {}, "guide": {}}
         self.waiting: dict[str, Tensor] = {}
         self.changes = 0  # of `params`
@@ -80,10 +81,12 @@ class Recorder(Messenger):
                 self._side[msg["name"]] = msg
 
     def _pyro_param(self, msg: Any) -> None:
-        if self.waiting and msg["name"] in self.waiting:
+        if self.listening and self.waiting and msg["name"] in self.waiting:
             self._restore(msg, self.waiting.pop(msg["name"]))
 
     def _pyro_post_param(self, msg: Any) -> None:
+        if not self.listening:
+            return
         value = msg["value"]
         # A module's own parameter arrives bare when Pyro keeps parameters local to modules.
         tensor = value.unconstrained() if hasattr(value, "unconstrained") else value

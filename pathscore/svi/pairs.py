@@ -6,13 +6,15 @@ evaluate(svi, x)               the same with the parameters of that run
 
 import functools
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pyro
-from torch import nn
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
 
+from pathscore.programs.recorder import MODULE_MARK
+from pathscore.svi.parameters import module_of
 from pathscore.svi.svi import SVI
 
 F = TypeVar("F", bound=Callable)
@@ -31,25 +33,49 @@ def takes_svi(function: F) -> F:
     @functools.wraps(function)
     def taking(model: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(model, SVI):
-            with model.scope():
-                return function(model.model, model.guide, *args, **kwargs)
-        with warning_of_untrained(function.__name__):
-            return function(model, *args, **kwargs)
+            with model.scope(), Newcomers(model.model, model.guide, restored=model.recorder.waiting) as newcomers:
+                found = function(model.model, model.guide, *args, **kwargs)
+            remedy = "take steps of this SVI first"
+        else:
+            guide = kwargs.get("guide", args[0] if args else None)
+            with Newcomers(model, guide) as newcomers:
+                found = function(model, *args, **kwargs)
+            name = function.__name__
+            remedy = f"pass the SVI that trained it, as in {name}(svi, …), or call it inside `with svi.scope():`"
+        if newcomers.names:
+            made = ", ".join(map(repr, newcomers.names[:5]))
+            warnings.warn(
+                f"{function.__name__} made {made}, with the first value that the program gives: {remedy}",
+                UntrainedWarning,
+                stacklevel=2,
+            )
+        return found
 
     return taking  # type: ignore[return-value]  # the same, with one more form of its first arguments
 
 
-@contextmanager
-def warning_of_untrained(name: str) -> Iterator[None]:
-    """Warn on leaving, where parameters of `pyro.param` have joined the store."""
-    store = pyro.get_param_store()
-    before = set(store.keys())
-    yield
-    made = [key for key, value in store._params.items() if key not in before and not isinstance(value, nn.Parameter)]
-    if made:
-        warnings.warn(
-            f"{name} made {', '.join(map(repr, made[:5]))}, with the first value that the program gives: pass the SVI "
-            f"that trained it, as in {name}(svi, …), or call it inside `with svi.scope():`",
-            UntrainedWarning,
-            stacklevel=3,
-        )
+class Newcomers(Messenger):
+    """Notes the parameters that the programs make inside: `names`.
+
+    Those that are in Pyro's store or in the programs' own modules are there already, and a module named with
+    `pyro.module` or `nn.Parameter` brings its values along. restored: names whose saved values wait for them.
+    """
+
+    def __init__(self, model: Any, guide: Any, restored: Any = ()) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        modules = (module_of(program) for program in (model, guide))
+        own = [p for module in modules if isinstance(module, nn.Module) for p in module.parameters()]
+        self._known: list[Tensor] = [*own, *pyro.get_param_store()._params.values()]  # held: an id is used again
+        self._ids = set(map(id, self._known))
+        self._restored = set(restored)
+
+    def _pyro_post_param(self, msg: Any) -> None:
+        value, name, args = msg["value"], msg["name"], msg["args"]
+        tensor = value.unconstrained() if hasattr(value, "unconstrained") else value
+        brought = MODULE_MARK in name or name in self._restored or (len(args) > 1 and isinstance(args[1], nn.Parameter))
+        if id(tensor) not in self._ids and not brought:
+            self._known.append(tensor)
+            self._ids.add(id(tensor))
+            if name not in self.names:
+                self.names.append(name)

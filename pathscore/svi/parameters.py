@@ -12,7 +12,9 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.nn import PyroModule
 from pyro.params.param_store import ParamStoreDict
+from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, nn
 
 from pathscore.programs.recorder import Recorder
@@ -32,7 +34,7 @@ class Parameters:
         self._estimators = estimators
         self._store = vars(ParamStoreDict())
         self._open = False
-        self._published: tuple[int, str] = (0, "")  # changes of the recorder, and one of the names
+        self._due = False  # to be published when the scope is left
 
     @contextmanager
     def scope(self) -> Iterator[None]:
@@ -41,36 +43,56 @@ class Parameters:
             yield
             return
         store = pyro.get_param_store()
-        outside = vars(store).copy()
+        outside, others = vars(store).copy(), _listening()
         vars(store).update(self._store)  # whole: `set_state` enters parameters one by one, which a small step feels
         self._open = True
+        for recorder in others:  # inside the scope of another run, which must not take these parameters for its own
+            recorder.listening = False
         try:
             with self.recorder:
                 yield
         finally:
             self._open = False
+            for recorder in others:
+                recorder.listening = True
             store.get_state()  # takes weak references off parameters, which could not be pickled with them
             self._store = vars(store).copy()
             vars(store).update(outside)
+            if self._due:
+                self.publish()
 
     def publish(self) -> None:
         """Enter the parameters into Pyro's global store, so that programs run outside see their present values.
 
-        The tensors are shared, and the optimiser moves them in place: it is done again only when parameters have
-        joined, or when the store was cleared. A later run that publishes the same name takes it over.
+        The tensors are shared, and the optimiser moves them in place: the usual step only finds them there. Inside a
+        scope Pyro's store is that of a run: it waits until this object's scope is left.
         """
-        store = pyro.get_param_store()
-        changes, known = self._published
-        if self._open or (changes == self.recorder.changes and known in store._params):
+        if self._open or _listening():
+            self._due = True
             return
-        own = self._store
+        self._due, own, store = False, self._store, pyro.get_param_store()
+        shown = store._params
+        if all(shown.get(name) is tensor for name, tensor in own["_params"].items()):
+            return
         for name, tensor in own["_params"].items():
-            if name in store._params:
-                store._param_to_name.pop(store._params[name], None)
-            store._params[name] = tensor
+            if name in shown:
+                store._param_to_name.pop(shown[name], None)
+            shown[name] = tensor
             store._constraints[name] = own["_constraints"][name]
             store._param_to_name[tensor] = name
-        self._published = self.recorder.changes, next(iter(own["_params"]), "")
+
+    def reclaim(self) -> None:
+        """Give PyroModules their tensors back, where programs run outside have put those of another run in their place.
+
+        A PyroModule takes the tensor that Pyro's store has under its name whenever it is read within a program.
+        """
+        parts = (part for module in self.modules().values() for part in module.modules())
+        with self.scope():
+            for part in parts:
+                if isinstance(part, PyroModule) and part._pyro_context.used:
+                    with part._pyro_context:
+                        for name in part._pyro_params:
+                            getattr(part, name)
 
     def named(self) -> dict[str, Tensor]:
         """Every parameter met so far, unconstrained, by its name in the program; estimators' as "estimators.…"."""
@@ -86,8 +108,8 @@ class Parameters:
     def modules(self) -> dict[str, nn.Module]:
         """The modules whose state belongs to this run: "model", "guide", "estimators", where there are such."""
         candidates = {
-            "model": _module_of(self.model),
-            "guide": _module_of(self.guide),
+            "model": module_of(self.model),
+            "guide": module_of(self.guide),
             "estimators": self._estimators(),
         }
         return {name: module for name, module in candidates.items() if isinstance(module, nn.Module)}
@@ -104,7 +126,12 @@ class Parameters:
             parameter.grad = None
 
 
-def _module_of(program: Callable) -> Any:
+def _listening() -> list[Recorder]:
+    """The recorders of the runs whose scope is open."""
+    return [handler for handler in _PYRO_STACK if isinstance(handler, Recorder) and handler.listening]
+
+
+def module_of(program: Callable) -> Any:
     """The module behind a program: itself, what handlers wrap, or the object whose method it is."""
     program = poutine.unwrap(program)
     return program if isinstance(program, nn.Module) else getattr(program, "__self__", None)

@@ -53,8 +53,8 @@ class SVI(pyro.infer.SVI):
     require_gradients: refuse a first step that leaves a parameter without gradient.
     publish: show the parameters in Pyro's global store too, under their names, after each step. `pyro.param("loc")`,
         `Predictive(model, guide=guide)` and an autoguide's `median()` then give trained values, as after
-        `pyro.infer.SVI`. Of two runs with one name, the store shows the one that joined or published last; each trains
-        and evaluates its own.
+        `pyro.infer.SVI`. Of two runs with one name, the store shows the one that took the latest step; each trains
+        and evaluates its own. `with svi.scope():` shows this run's. A run never starts from what the store holds.
 
     Raises: UsageError for a program with nothing to train, or parameters that no gradient reaches; NumericsError for a
     loss or gradient that is not finite, with parameters and optimiser as they were before the step.
@@ -152,6 +152,7 @@ class SVI(pyro.infer.SVI):
 
         Raises: UsageError under a foreign `PyroOptim`, whose state is kept per tensor.
         """
+        self._own.reclaim()
         return {"steps": self.steps, **state_of(self._own, self.optim)}
 
     def load_state_dict(self, state: dict[str, Any], *args) -> None:

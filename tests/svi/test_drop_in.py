@@ -11,7 +11,6 @@ from torch.distributions import constraints
 
 from pathscore import SVI, OptimizerSpec, evaluate, examine, measure, to_arviz
 from pathscore.diagnostics import Effort
-from pathscore.svi.pairs import UntrainedWarning
 
 X = 5 + torch.linspace(-1, 1, 50)
 
@@ -76,15 +75,6 @@ def test_autoguides_give_their_trained_median(make):
     assert Predictive(model, guide=auto, num_samples=20)(X)["m"].mean().item() == pytest.approx(5, abs=0.6)
 
 
-def test_two_runs_in_turn_stay_apart_and_the_store_shows_the_one_that_joined_last():
-    first, second = trained(), trained(x=X - 10)
-    assert pyro.param("loc").item() == pytest.approx(-5, abs=0.2)
-    for _ in range(3):
-        first.step(X), second.step(X - 10)
-    assert first.parameters()["loc"].item() == pytest.approx(5, abs=0.2)
-    assert second.parameters()["loc"].item() == pytest.approx(-5, abs=0.2)
-
-
 def test_a_cleared_store_is_filled_again_and_publishing_can_be_turned_off():
     svi = trained()
     pyro.clear_param_store()
@@ -146,10 +136,3 @@ def test_evaluate_takes_the_run_and_moves_nothing():
     svi = trained(local, amortised)
     found = evaluate(svi, X, importance_samples=20)
     assert found["test_log_likelihood"] >= found["test_elbo"] - 0.1
-
-
-def test_an_evaluation_that_makes_a_parameter_warns():
-    """The planted fault is the silence: untrained values pass for a posterior."""
-    trained(publish=False)
-    with pytest.warns(UntrainedWarning, match=r"to_arviz made 'loc', 'scale'.*to_arviz\(svi, …\)"):
-        to_arviz(model, guide, X, 5, seed=0)
