@@ -124,7 +124,7 @@ def _refuse_stray_dimensions(name: str, frames: frozenset, shape: tuple[int, ...
     for dim, size in zip(range(-len(shape), 0), shape, strict=True):
         if size != 1 and dim not in dims:
             raise UsageError(
-                f"site {name!r} has a batch dimension of size {size} that is not a plate: wrap it in "
+                f"site {name!r} has a batch dimension of size {size} that is no plate: wrap it in "
                 f"pyro.plate(…, {size}, dim={dim}) or make it part of the event (.to_event)"
             )
 

@@ -92,7 +92,7 @@ def test_a_run_is_measured_again(run_dir, capsys):
         ("--cost cube", 2, "unknown cost 'cube'"),
         ("--latent normal --cost square", 2, "use --latent bernoulli"),
         ("--elbo meanfield --estimators score", 2, "--estimator"),
-        ("nowhere", 3, "nowhere is no run directory"),
+        ("nowhere", 3, "nowhere is not a run directory"),
         ("--estimators score --replicates 9 --json nowhere/x.json", 3, "cannot write nowhere/x.json"),
     ],
 )
