@@ -102,5 +102,5 @@ class RowPlate(PlateMessenger):
 
 
 def identity(program: Callable) -> tuple[int, int]:
-    """A key that distinguishes two living programs. A bound method needs two ids, because each access makes a new one."""
+    """A key that distinguishes two living programs. A bound method needs two ids: each access makes a new object."""
     return id(getattr(program, "__self__", program)), id(getattr(program, "__func__", program))

@@ -108,7 +108,7 @@ def load(config: Config, program: Program) -> Dataset:
     if not program.takes:
         if config.data or config.dataset:
             flag = "--data" if config.data else "--dataset"
-            raise UsageError(f"--model {config.model} needs no data: leave {flag} out")
+            raise UsageError(f"--model {config.model} needs no data: remove {flag}")
         return NOTHING
     if config.data:
         dataset = load_file(config.data, program.takes)

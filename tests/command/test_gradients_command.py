@@ -87,7 +87,7 @@ def test_a_run_is_measured_again(run_dir, capsys):
         ("--latent normal --estimators disarm", 2, "legal here:"),
         ("--replicates 1", 2, "--replicates must lie between 2 and"),
         ("--replicats 5", 2, "did you mean '--replicates'?"),
-        ("--replicates", 2, "--replicates takes a whole number: give one"),
+        ("--replicates", 2, "--replicates takes a whole number: give a value"),
         ("--size 3 extra", 2, "unexpected argument 'extra'"),
         ("--cost cube", 2, "unknown cost 'cube'"),
         ("--latent normal --cost square", 2, "use --latent bernoulli"),
