@@ -1,7 +1,7 @@
-"""Train, evaluate and save one run: `python run.py --elbo tracegraph`. All of it is `pathscore train`.
+"""Train, evaluate and save one run: `python run.py --elbo tracegraph`. The same as `pathscore train`.
 
-It works with the packages beside this file and with no others: `pathscore` is checked here, `models` and `guides` by
-`pathscore.programs.lookup` when the run begins.
+It uses only the packages beside this file. `pathscore` is checked here; `pathscore.programs.lookup` checks `models` and
+`guides` when the run begins.
 """
 
 import sys

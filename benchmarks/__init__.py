@@ -1,1 +1,1 @@
-"""Timings, for a quiet machine: `python -m benchmarks NAME`. README.md here has results and how to read them."""
+"""Timings, to be run on a quiet machine: `python -m benchmarks NAME`. README.md has results and how to read them."""

@@ -24,7 +24,7 @@ TINY = Case("digits", 8, 4, 2, 4, "normal")
 
 
 def main() -> None:
-    """Measure, print a table, and write JSON if asked for."""
+    """Measure, print a table, and write JSON if it is asked for."""
     args = parser().parse_args()
     torch.set_float32_matmul_precision(args.matmul_precision)
     cases = [TINY] if args.tiny else [CASES[name] for name in args.cases]
@@ -46,7 +46,7 @@ def main() -> None:
     if args.tiny:
         plan = dataclasses.replace(plan, rounds=1, seconds=0.01)
     if "numpyro" in args.variants and numpyro is None:
-        print(f"without NumPyro, which {args.numpyro} cannot import: pip install -e '.[numpyro]', or --numpyro PYTHON")
+        print(f"without NumPyro ({args.numpyro} cannot import it): pip install -e '.[numpyro]', or --numpyro PYTHON")
     rows = [row for threads in args.threads for row in measure(cases, threads, plan)]
     print(table(rows))
     if args.json:
@@ -65,34 +65,34 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "what",
         choices=["steps", "parts", "evaluation"],
-        help="steps: time of a step; parts: of a compiled step's; evaluation: of a test set's log-likelihood",
+        help="steps: time of a training step; parts: of each part of a compiled step; evaluation: of a log-likelihood",
     )
-    made.add_argument("--cases", default=list(CASES), type=_among(CASES), help=f"some of {', '.join(CASES)}")
-    made.add_argument("--variants", default=ALL, type=_among((*ALL, *EXTRA)), help=f"some of {', '.join(ALL)}")
-    made.add_argument("--ratios", action="store_true", help="no build times, memory and whole run afterwards")
+    made.add_argument("--cases", default=list(CASES), type=_among(CASES), help=f"cases, from {', '.join(CASES)}")
+    made.add_argument("--variants", default=ALL, type=_among((*ALL, *EXTRA)), help=f"variants, from {', '.join(ALL)}")
+    made.add_argument("--ratios", action="store_true", help="leave out build times, memory and the whole run")
     made.add_argument("--matmul-precision", default="highest", choices=["highest", "high", "medium"])
-    made.add_argument("--threads", default="1", type=_numbers, help="intra-op threads, as in 1,2")
-    made.add_argument("--rounds", type=int, default=15, help="turns that each variant takes")
-    made.add_argument("--seconds", type=float, default=0.5, help="length of a turn")
-    made.add_argument("--points", type=int, default=100, help="data points that evaluation is measured on")
-    made.add_argument("--cpu-time", action="store_true", help="processor seconds: for a busy machine, one thread only")
+    made.add_argument("--threads", default="1", type=_numbers, help="numbers of intra-op threads, for example 1,2")
+    made.add_argument("--rounds", type=int, default=15, help="number of turns of each variant")
+    made.add_argument("--seconds", type=float, default=0.5, help="seconds per turn")
+    made.add_argument("--points", type=int, default=100, help="data points for evaluation")
+    made.add_argument("--cpu-time", action="store_true", help="processor time, for a busy machine, with one thread")
     made.add_argument("--numpyro", default=sys.executable, metavar="PYTHON", help="interpreter that has NumPyro")
     made.add_argument("--json", type=Path, help="write the rows to this file")
-    made.add_argument("--tiny", action="store_true", help="one short turn of a tiny case, to see that it works")
+    made.add_argument("--tiny", action="store_true", help="one short turn of a tiny case, to check that it works")
     return made
 
 
 def described(case: Case, *amount: int) -> str:
-    """What evaluating a test set takes, in words."""
+    """Time and memory of the evaluation of a test set, in words."""
     found = evaluation(case, *amount)
     return (
-        f"{DATA} data points × {PARTICLES} draws: {found.seconds:.0f} s, of which the decoder's products alone "
-        f"{100 * found.products:.0f} %, {found.megabytes:.0f} MB"
+        f"{DATA} data points × {PARTICLES} draws: {found.seconds:.0f} s ({100 * found.products:.0f} % of it for the "
+        f"decoder's matrix products), {found.megabytes:.0f} MB"
     )
 
 
 def table(rows: list[Timing]) -> str:
-    """The rows as text: times, ratios, and the share of a step that its matrix products would take alone."""
+    """The rows as text: times, ratios, and the share of the step's time that its matrix products alone take."""
     head = f"{'case':16} {'variant':21} {'threads':>7} {'ms':>8} {'/ by hand':>9} {'/ numpyro':>9} {'products':>8}"
     lines = [
         f"{row.case:16} {row.variant:21} {row.threads:7d} {row.milliseconds:8.3f} {row.ratio_to_handwritten:9.2f} "

@@ -1,6 +1,6 @@
 """What is timed: the table `CASES`, name → `Case`, one step on a batch x (B, X) of binary data.
 
-Data are random bits with the density of the real set: the time of a step depends on sizes alone.
+Data are random bits with the same share of ones as the real set, because the time of a step depends only on sizes.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
 """The importance bound on a case's sizes: `evaluation(case, points, particles) -> Evaluation`.
 
-Time grows in proportion to the data, so a few data points say what a test set of `DATA` costs; memory must not grow.
+Time is proportional to the number of data points, so the time for `DATA` of them is extrapolated from a few. Memory
+must not grow with their number.
 """
 
 import time
@@ -19,7 +20,7 @@ DATA, PARTICLES = 10_000, 5_000
 
 
 class Evaluation(NamedTuple):
-    """seconds: of `DATA` data points. products: share that the decoder's products alone would take. Peak megabytes."""
+    """seconds: of `DATA` data points. products: share of the decoder's matrix products. megabytes: peak memory."""
 
     seconds: float
     products: float
@@ -27,7 +28,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluation(case: Case, points: int, particles: int = PARTICLES) -> Evaluation:
-    """Measured on `points` data points, with the decoder's products in between, and scaled."""
+    """Measure on `points` data points, and scale to `DATA`."""
     model, guide = VAE(**case.sizes), AmortizedGuide(**case.sizes)
     x = case.data()[:1].expand(points, -1)
     importance_bound(model, guide, x[:1], num_particles=particles)
@@ -38,7 +39,7 @@ def evaluation(case: Case, points: int, particles: int = PARTICLES) -> Evaluatio
 
 
 def products(model: VAE, points: int, particles: int) -> float:
-    """Seconds of the matrix products of the decoder, a data point at a time, into memory that is there already."""
+    """Seconds for the decoder's matrix products, one data point at a time, into memory that is already allocated."""
     maps = [layer for layer in model.decoder.modules() if isinstance(layer, nn.Linear)]
     calls = [
         (torch.randn(particles, m.in_features), m.weight.detach().t(), torch.empty(particles, m.out_features))

@@ -2,8 +2,8 @@
 
     python -m benchmarks.footprint CASE VARIANT THREADS   prints {"build": seconds, "megabytes": peak}
 
-"build" is what the first five steps take, imports left out: parameters, optimiser and, where there is one, the graph;
-once with nothing on disk that an earlier process has built, and once more with it.
+"build" is the time of the first five steps without imports. It includes making the parameters, the optimiser and the
+graph, where there is one. It is measured twice: with an empty cache on disk, and with what the first process built.
 """
 
 import json
@@ -50,7 +50,7 @@ def _of(case: Case, variant: str, threads: int, cache: str) -> dict[str, float]:
 
 
 def peak_megabytes() -> float:
-    """Peak resident memory of this process, in MB: what `getrusage` reports would include the parent's."""
+    """Peak resident memory of this process in MB. `getrusage` would include the parent's."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 

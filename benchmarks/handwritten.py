@@ -1,8 +1,8 @@
-"""The yardstick: the same model, loss and optimiser in plain PyTorch, as one would write it by hand for speed.
+"""The reference: the same model, loss and optimiser in plain PyTorch, written by hand for speed.
 
-`handwritten(case) -> step`, where `step(x) -> loss` draws z, takes the negative ELBO, backpropagates and lets fused
-Adam move: one pass through the encoder, logits kept, no distribution objects. The Bernoulli step is DiSARM's: a draw
-and its antithetic partner go through the decoder as one batch of 2 B rows.
+`handwritten(case) -> step`, where `step(x) -> loss` draws z, computes the negative ELBO, backpropagates and takes a
+step of fused Adam. It makes one pass through the encoder, works with logits and makes no distribution objects. The
+Bernoulli step is DiSARM: a draw and its antithetic partner go through the decoder as one batch of 2 B rows.
 """
 
 from collections.abc import Callable
@@ -18,9 +18,9 @@ Loss = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def handwritten(case: Case, wrap: Callable[[Loss], Loss] = lambda loss: loss) -> Step:
-    """Backpropagate the second of `loss_of(x)`, move, and report the first; both are means over the batch.
+    """A step that backpropagates the second value of `loss_of(x)` and returns the first; both are batch means.
 
-    wrap: applied to the loss function; `torch.compile`, for one.
+    wrap: applied to the loss function, for example `torch.compile`.
     """
     encoder = network(case.data_size, case.hidden, case.raw)
     decoder = network(case.latents, case.hidden, case.data_size)
@@ -45,7 +45,7 @@ def network(inputs: int, hidden: int | None, outputs: int) -> nn.Module:
 
 
 def normal_loss(encoder: nn.Module, decoder: nn.Module) -> Loss:
-    """Pathwise; z ~ N(μ, σ²) and a sampled KL, as `Trace_ELBO` takes it."""
+    """Pathwise gradient; z ~ N(μ, σ²) and a sampled KL, as in `Trace_ELBO`."""
 
     def loss_of(x: Tensor) -> tuple[Tensor, Tensor]:
         loc, raw = encoder(x - 0.5).chunk(2, -1)

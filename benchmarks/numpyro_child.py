@@ -1,7 +1,7 @@
-"""The child of numpyro_process.py: reads a case, then answers questions, a line of JSON each.
+"""The child process of numpyro_process.py: reads a case, then answers each line of JSON with a line of JSON.
 
-Needs numpyro and optax, not torch. The same model, guide, batch size, precision and optimiser as the others; the loss
-is read after every step, as they read it.
+It needs numpyro and optax, not torch. Model, guide, batch size, precision and optimiser are the same as in the other
+variants. The loss is read after every step, as in the others.
 """
 
 import json
@@ -65,7 +65,7 @@ def programs(case):
 
 
 def main():
-    """Build the step of the case in the first line; then answer until the input ends."""
+    """Build the step of the case in the first line, then answer until the input ends."""
     case = json.loads(sys.stdin.readline())
     clock = time.process_time if case["cpu_time"] else time.perf_counter
     model, guide, elbo = programs(case)

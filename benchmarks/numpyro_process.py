@@ -1,9 +1,8 @@
-"""NumPyro's jitted SVI in a process of its own, as the interpreter with NumPyro may be another one.
+"""NumPyro's jitted SVI in a separate process, because NumPyro may be installed for another interpreter.
 
-    with NumPyro(case, threads, python, cpu_time) as child: child.slice(seconds) -> seconds a step takes
+    with NumPyro(case, threads, python, cpu_time) as child: child.slice(seconds) -> seconds per step
 
-The child (numpyro_child.py) answers a line for a line: the parent says when its turn is, so that it takes turns with
-the others.
+The child (numpyro_child.py) runs only when the parent asks it to, so that it takes turns with the other variants.
 """
 
 import json
@@ -25,7 +24,7 @@ def has_numpyro(python: str) -> bool:
 
 
 class NumPyro:
-    """A child process that has compiled the step of a case. `build` is how long that took, in seconds."""
+    """A child process that has compiled the step of a case. `build`: the seconds that this took."""
 
     def __init__(self, case: Case, threads: int, python: str = sys.executable, cpu_time: bool = False):
         one = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" if threads == 1 else ""
@@ -36,7 +35,7 @@ class NumPyro:
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "XLA_FLAGS": one, "JAX_PLATFORMS": "cpu"},
-            # XLA's settings alone leave it a second thread; as many processors as threads do not.
+            # XLA's settings still allow a second thread; limiting the processors to the number of threads does not.
             preexec_fn=lambda: os.sched_setaffinity(0, processors),
         )
         self.build: float = self._ask({**asdict(case), "cpu_time": cpu_time})["build"]
@@ -51,7 +50,7 @@ class NumPyro:
         self.process.stdout.close()
 
     def slice(self, seconds: float) -> float:
-        """Seconds that a step takes, averaged over about `seconds`."""
+        """Seconds per step, averaged over about `seconds`."""
         return self._ask({"seconds": seconds})["step"]
 
     def megabytes(self) -> float:

@@ -1,8 +1,8 @@
-"""Where a compiled step's time goes: `parts(case, clock) -> {part: milliseconds}`, each the least of several turns.
+"""Time of the parts of a compiled step: `parts(case, clock) -> {part: milliseconds}`, the minimum of several turns.
 
-"step" is the whole; "graph" the compiled graph alone (draws, forward, backward, norm); "optimiser" Adam's fused kernel;
-"products" the matrix products that the graph contains. What is left of the step is Python: with what "in a row" is less
-than "graph", the most that several steps in one call could save. "in a row" is a step of `ROW` in one graph.
+"step": the whole step. "graph": the compiled graph (draws, forward, backward, norm). "optimiser": Adam's fused kernel.
+"products": the matrix products in the graph. "in a row": one step of `ROW` steps in one graph. The rest of "step" is
+Python. Several steps per call could save at most this rest and the difference between "graph" and "in a row".
 """
 
 import time
@@ -51,7 +51,7 @@ def parts(case: Case, clock: Callable[[], float] = time.process_time) -> dict[st
 
 
 def least(call: Callable, clock: Callable[[], float]) -> float:
-    """Milliseconds of one call, the least of `TURNS` averages over `CALLS` calls."""
+    """Milliseconds per call: the minimum of `TURNS` averages over `CALLS` calls."""
     found = []
     for _ in range(TURNS):
         start = clock()

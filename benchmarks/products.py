@@ -1,7 +1,7 @@
-"""What a step costs at the least: the time of its matrix products alone, `products(case) -> step`.
+"""A lower bound on the time of a step: its matrix products alone, `products(case) -> step`.
 
-Every product of the forward and backward pass, in the layout that backpropagation gives it, into memory that is there
-already. What a variant takes beyond it goes to element-wise work, the optimiser, memory and Python.
+It computes every product of the forward and backward pass, in the layout of backpropagation, into memory that is
+already allocated. The rest of a variant's time is element-wise work, the optimiser, memory and Python.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.cases import Case
 
 Layer = tuple[int, int, int, bool]
-"""Rows, inputs, outputs, and whether a gradient passes on to the inputs."""
+"""Rows, inputs, outputs, and whether the gradient of the inputs is needed."""
 
 
 def layers(case: Case) -> list[Layer]:

@@ -1,8 +1,8 @@
 """Time of one training step per case and variant: `measure(cases, …) -> list of Timing`.
 
-All variants of a case live in one process and take turns, a slice of time each, with NumPyro's process waiting for its
-turn; a ratio is the median over rounds of (variant / handwritten) within the round, so that a machine whose speed
-drifts disturbs both alike.
+All variants of a case run in one process and take turns, one slice of time each; NumPyro's process takes turns too. A
+ratio is the median over rounds of (variant / handwritten) within a round, so that a slow change of the machine's speed
+affects both in the same way.
 """
 
 import statistics
@@ -20,10 +20,10 @@ from benchmarks.products import products
 from benchmarks.variants import EXTRA, VARIANTS
 
 Slice = Callable[[float], float]
-"""Runs steps for about so many seconds; returns the seconds that one takes."""
+"""Runs steps for about the given number of seconds; returns the seconds per step."""
 
 WARM_UP = 5
-"""Steps before the clock starts: the first make parameters, optimiser and graph."""
+"""Steps before the measurement: the first ones make parameters, optimiser and graph."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to measure, with what clock, the interpreter that has NumPyro (None to leave it out), and what else."""
+    """How long to measure, the clock, the interpreter that has NumPyro (None to leave it out), and the variants."""
 
     rounds: int = 15
     seconds: float = 0.5
@@ -55,7 +55,7 @@ class Plan:
 
     @property
     def clock(self) -> Callable[[], float]:
-        """Processor seconds of the process, or seconds on the wall."""
+        """Processor time of the process, or wall-clock time."""
         return time.process_time if self.cpu_time else time.perf_counter
 
 
@@ -77,7 +77,7 @@ def measure_case(case: Case, threads: int, plan: Plan) -> list[Timing]:
 
 @contextmanager
 def slices(case: Case, threads: int, plan: Plan) -> Iterator[dict[str, Slice]]:
-    """Every variant, warmed up, and "products", the matrix products alone."""
+    """Every variant after its warm-up, and "products", the matrix products alone."""
     torch.manual_seed(0)
     makers = {name: (VARIANTS | EXTRA)[name] for name in ("handwritten", *plan.variants)} | {"products": products}
     x, steps = case.data(), {name: make(case) for name, make in makers.items()}

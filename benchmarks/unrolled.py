@@ -1,7 +1,7 @@
-"""What several steps in one call would save: `unrolled(capture, steps) -> GraphModule`, to be built and timed.
+"""Several steps in one graph, to measure what this would save: `unrolled(capture, steps) -> GraphModule`.
 
-Every step but the first reads the parameters that the one before it moved, by gradient descent: what one more fused
-element-wise operation costs, and no more. Adam would cost more.
+Every step after the first reads the parameters that the previous one updated by gradient descent, which costs one more
+fused element-wise operation. Adam would cost more.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ RATE = 1e-5
 
 
 def unrolled(capture: Capture, steps: int) -> GraphModule:
-    """The captured graph as many times in a row; it returns the losses, then the parameters moved."""
+    """The captured graph `steps` times in a row; it returns the losses, then the updated parameters."""
     nodes, new = list(capture.graph.graph.nodes), Graph()
     inputs = [node for node in nodes if node.op == "placeholder"]
     places: dict[Node, Any] = {node: new.node_copy(node) for node in inputs}

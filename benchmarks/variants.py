@@ -1,6 +1,7 @@
-"""How a step is taken: the table `VARIANTS`, name → a function of a `Case` that gives `step(x) -> loss`.
+"""The table `VARIANTS`: name → a function of a `Case` that returns `step(x) -> loss`.
 
-"numpyro" is not here: it runs in a process of its own (numpyro_process.py). `EXTRA` is measured when it is asked for.
+"numpyro" is not in the table, because it runs in a separate process (numpyro_process.py). `EXTRA` is measured only when
+it is named.
 """
 
 from collections.abc import Callable
@@ -23,12 +24,12 @@ from pathscore.svi.optimiser import OptimizerSpec
 
 
 def handwritten_compiled(case: Case) -> Step:
-    """The same with loss and gradient through `torch.compile`."""
+    """`handwritten` with its loss through `torch.compile`."""
     return handwritten(case, wrap=torch.compile)
 
 
 def pyro_svi(case: Case) -> Step:
-    """Pyro's own SVI, Adam and validation settings, as its tutorials use them; as many particles as evaluations."""
+    """Pyro's SVI, Adam and validation settings as in its tutorials, with one particle per evaluation of the case."""
     model, guide = VAE(**case.sizes), AmortizedGuide(**case.sizes)
     particles = {"num_particles": case.evaluations, "vectorize_particles": case.evaluations > 1}
     elbo = Trace_ELBO(max_plate_nesting=1, **particles)
@@ -37,7 +38,7 @@ def pyro_svi(case: Case) -> Step:
     state = {"params": {}, "constraints": {}}
 
     def step(x):
-        # A store of its own, as cases share parameter names; entering it is a small part of the step.
+        # A separate parameter store, because cases share parameter names. Entering it is a small part of the step.
         with store.scope(state):
             return svi.step(x)
 
@@ -55,7 +56,7 @@ def compiled(case: Case) -> Step:
 
 
 def compiled_plain(case: Case) -> Step:
-    """The same without the rewrites of the graph that save time."""
+    """`compiled` without the rewrites of the graph that save time."""
 
     def plain(capture, inputs):
         with patch.dict(REWRITES, clear=True):

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def seconds(words: list[str]) -> float:
-    """Seconds that `python run.py WORDS` takes, in a directory of its own for what it writes."""
+    """Seconds that `python run.py WORDS` takes; it writes into a temporary directory."""
     with tempfile.TemporaryDirectory() as where:
         start = time.perf_counter()
         subprocess.run([sys.executable, str(ROOT / "run.py"), *words], cwd=where, check=True, capture_output=True)

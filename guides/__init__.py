@@ -1,6 +1,6 @@
 """Pyro guides, one kind of program per file, and the table that their choice comes from.
 
-`GUIDES[name](data_size, latent=…, …)` takes the model's keyword arguments; its call `guide(x)` is the program.
+`GUIDES[name](data_size, latent=…, …)` takes the keyword arguments of the model. Its call `guide(x)` is the program.
 """
 
 from guides.amortised import AmortizedGuide

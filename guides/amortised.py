@@ -1,4 +1,4 @@
-"""The model's layers in reverse: q(z1 | x) q(z2 | z1) … q(zL | z_{L−1}), the guide that mirrors `models.VAE`."""
+"""The guide with the layers of `models.VAE` in reverse order: q(z1 | x) q(z2 | z1) … q(zL | z_{L−1})."""
 
 from itertools import pairwise
 

@@ -1,10 +1,11 @@
-"""What the guides share: the constructor, the plate, and reading off a guide's distributions.
+"""The base class of the guides: the constructor, the plate, and access to the distributions of a guide.
 
     guide(x)          : the Pyro program q(z | x), for x (B, X): sites "z1", …, "zL" in `plate("data", B)`
-    guide.encode(x)   : {"z1": distribution, …} met on one pass, each with batch shape (B,)
+    guide.encode(x)   : {"z1": distribution, …} of one pass, each with batch shape (B,)
 
-A guide takes the model's keyword arguments, so that one dictionary builds both. To add one: subclass `LayeredGuide`,
-say in `make_networks` what each layer's network reads and in `draw` how the layers are drawn, and enter it in `GUIDES`.
+A guide takes the same keyword arguments as the model, so that one dictionary builds both. To add a guide, write a
+subclass of `LayeredGuide`: `make_networks` builds the network of each layer, `draw` draws the layers. Enter it in
+`GUIDES`.
 """
 
 from collections.abc import Sequence
@@ -21,10 +22,10 @@ from pathscore.errors import UsageError
 
 
 class LayeredGuide(nn.Module):
-    """Base class of the guides to the layered models: one amortised family per layer.
+    """Base class of the guides for layered models: one amortised family per layer.
 
-    Arguments as `models.VAE`; `likelihood` and `prior` are the model's alone and are not used.
-    x_mean: (X,) mean of the data, subtracted from what the encoder reads; ½ everywhere if not given.
+    Arguments as `models.VAE`; `likelihood` and `prior` concern the model only and are not used.
+    x_mean: (X,) mean of the data, which is subtracted from the encoder's input; ½ everywhere if not given.
 
     Raises `UsageError` for a name that is in no table or a size that does not fit.
     """
@@ -58,22 +59,22 @@ class LayeredGuide(nn.Module):
         raise NotImplementedError
 
     def draw(self, x: Tensor) -> None:
-        """Sample z1 … zL given the centred data x (B, X); called inside the plate."""
+        """Sample z1 … zL given the centred data x (B, X). It is called inside the plate."""
         raise NotImplementedError
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> None:
-        """The program. x is needed; `size` is accepted because the model takes it."""
+        """The program. x is required; `size` is accepted because the model takes it."""
         if x is None:
-            raise UsageError("a guide needs data: call guide(x); for samples from the prior call the model alone")
+            raise UsageError("a guide needs data: call guide(x); for samples from the prior call the model")
         pyro.module("guide", self)
         self.sample(x)
 
     def sample(self, x: Tensor) -> None:
-        """The program without its registration in the parameter store."""
+        """The program without registering its parameters in the parameter store."""
         with pyro.plate("data", x.shape[-2], dim=-1, device=str(x.device)):
             self.draw(x - self.x_mean)
 
     def encode(self, x: Tensor) -> dict:
-        """The distributions of one pass, by site: those above z1 are given the values drawn on that pass."""
+        """The distributions of one pass by site. Those above z1 are conditioned on the values drawn in that pass."""
         nodes: dict[str, Any] = dict(poutine.trace(self.sample).get_trace(x).nodes)
         return {site: nodes[site]["fn"] for site in self.latent_sites}

@@ -1,4 +1,4 @@
-"""Every layer from the data alone: q(zL | x) … q(z2 | x) q(z1 | x), independent given x."""
+"""The guide whose layers depend on the data only: q(zL | x) … q(z2 | x) q(z1 | x), independent given x."""
 
 import pyro
 from torch import Tensor, nn
@@ -12,9 +12,9 @@ class FactorisedGuide(LayeredGuide):
 
     z_l | x ~ family(encoder_l(x − mean)),   l = 1 … L
 
-    It cannot follow the posterior's dependence between layers, so its bound is looser than the bottom-up guide's; in
-    return no draw enters another layer's parameters, and a closed-form KL is right for several layers too. See
-    `LayeredGuide` for the arguments.
+    It cannot represent the posterior's dependence between layers, so its bound is looser than that of the bottom-up
+    guide. In return no draw enters the parameters of another layer, so a closed-form KL is correct for several layers
+    too. See `LayeredGuide` for the arguments.
     """
 
     def make_networks(self, trunk: Trunk) -> list[nn.Module]:
@@ -22,6 +22,6 @@ class FactorisedGuide(LayeredGuide):
 
     def draw(self, x: Tensor) -> None:
         layers = list(zip(self.latent_sites, self.latents, self.networks, strict=True))
-        # Top down like the model: Pyro's bound with a closed-form KL asks for one order in both programs.
+        # In the order of the model, from the top down: Pyro's bound with a closed-form KL needs it.
         for site, latent, network in reversed(layers):
             pyro.sample(site, latent(network(x)))  # (…, B, D)

@@ -1,8 +1,9 @@
 """Pyro models, one kind of program per file, and the tables that their choices come from.
 
-`MODELS` maps a word of `--model` to its entry (`pathscore.programs.entry`); the other names are imported when they are
-first used, so that the command line can read the table without torch. `VAE(data_size, latent=…, …)` is a module whose
-call `model(x)` is the program: x (B, X), B in a plate named "data". A model never mentions gradients or guides.
+`MODELS` maps a word of `--model` to its entry (`pathscore.programs.entry`). The other names are imported when they are
+first used, so that the command line can read the table without importing torch. `VAE(data_size, latent=…, …)` is a
+module whose call `model(x)` is the program: x (B, X), with a plate "data" of size B. A model never mentions gradients
+or guides.
 """
 
 import importlib

@@ -1,8 +1,8 @@
 """The distributions of layers and of data: products of independent variables, with densities in few passes over memory.
 
-`Normals`, `Bits` and `Pixels` are `Independent` with another way to the same log-probability: a training step of a
-small model spends a good part of its time in torch's, which works element by element on parameters that were expanded
-over rows, and is differentiated operation by operation.
+`Normals`, `Bits` and `Pixels` are `Independent` with a faster computation of the same log-probability. torch's own
+computation expands the parameters over rows, works element by element and differentiates every operation. It takes a
+large share of a training step of a small model.
 """
 
 import math
@@ -19,8 +19,8 @@ NO_SHAPE = torch.Size()
 class Factorised(dist.Independent):
     """A product of D independent finite variables whose joint support can be enumerated.
 
-    `Independent` refuses to enumerate more than one variable. Summing a layer out exactly needs all joint states, S^D
-    of them for variables of S states, so this is for small layers: 2^10 for ten Bernoulli variables.
+    `Independent` refuses to enumerate more than one variable. Summing a layer out exactly needs all joint states: S^D
+    for D variables of S states each. It is meant for small layers: ten Bernoulli variables have 2^10 joint states.
     """
 
     @property
@@ -28,7 +28,7 @@ class Factorised(dist.Independent):
         return self.base_dist.has_enumerate_support
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
-        """All joint states, (S^D, *batch, D, *event) if `expand`, else with batch dimensions of size one."""
+        """All joint states: (S^D, *batch, D, *event) if `expand`, otherwise with batch dimensions of size 1."""
         event_dim = len(self.base_dist.event_shape)
         each = self.base_dist.enumerate_support(expand=False)
         each = each.reshape(len(each), *self.base_dist.event_shape)  # (S, *event)
@@ -41,7 +41,10 @@ class Factorised(dist.Independent):
 
 
 class OneHot(dist.OneHotCategorical):
-    """One-hot variable whose draw is tensor operations only: torch's `one_hot` reads a value back, no graph can."""
+    """One-hot variable that is drawn with tensor operations only.
+
+    torch's `one_hot` reads a value back to Python, which a compiled graph cannot do.
+    """
 
     def sample(self, sample_shape: torch.Size = NO_SHAPE) -> Tensor:
         index = self._categorical.sample(sample_shape)
@@ -61,19 +64,19 @@ class Normals(dist.Independent):
 class Bits(Factorised):
     """Π_d Bernoulli(b_d; σ(φ_d)) over the last dimension: Σ_d b_d φ_d − log(1 + e^φ_d), φ_d the logits.
 
-    Linear in b, between 0 and 1 too.
+    Linear in b, also for relaxed values between 0 and 1.
     """
 
     def log_prob(self, value: Tensor) -> Tensor:
         logits = _checked(self, value).logits
-        # Beyond its threshold softplus is the identity: at 40 that is exact in float64, which torch's 20 is not.
+        # Above its threshold softplus returns its argument: exact in float64 at 40, but not at torch's default of 20.
         return torch.addcmul(-F.softplus(once(logits), threshold=40.0), value, logits).sum(-1)
 
 
 class Pixels(dist.Independent):
-    """Π_d Bernoulli(x_d; σ(φ_d)) over the last dimension, for logits as many as the data.
+    """Π_d Bernoulli(x_d; σ(φ_d)) over the last dimension, for logits of the shape of the data.
 
-    The sign changes after the sum over d, two passes fewer over (…, X).
+    The sign is changed after the sum over d, which saves two passes over (…, X).
     """
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -82,7 +85,7 @@ class Pixels(dist.Independent):
 
 
 def once(parameters: Tensor) -> Tensor:
-    """Parameters (…, D) without the repetitions of `expand`: size 1 in the dimensions before the last that repeat."""
+    """Parameters (…, D) without the repetitions of `expand`: repeated dimensions before the last one get size 1."""
     repeats = [size > 1 and stride == 0 for size, stride in zip(parameters.shape, parameters.stride(), strict=True)]
     if not any(repeats[:-1]):
         return parameters
@@ -90,7 +93,7 @@ def once(parameters: Tensor) -> Tensor:
 
 
 def _checked(fn: dist.Independent, value: Tensor) -> dist.TorchDistribution:
-    """The distribution of one variable, which checks the value where validation is on."""
+    """The distribution of one variable, after it has checked the value where validation is on."""
     base = fn.base_dist
     if base._validate_args:
         base._validate_sample(value)

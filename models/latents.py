@@ -1,8 +1,8 @@
-"""Latent families: what a layer of latent variables is made of, shared by models and guides.
+"""Latent families: the distribution of a layer of latent variables, shared by models and guides.
 
-One entry of `LATENTS` answers everything that a model or a guide must know about its latent variables, so that
-neither mentions a family by name. A family turns the raw numbers that a network puts out into a distribution, and
-a drawn value into the numbers that the next network reads:
+An entry of `LATENTS` holds everything that a model or a guide must know about its latent variables, so that neither
+mentions a family by name. A family turns the outputs of a network ("raw numbers") into a distribution, and a drawn
+value into the inputs of the next network:
 
     family(raw)      : raw (…, raw_size)      -> distribution with batch shape (…) and event shape `event_shape`
     family.features(z): z (…, *event_shape)   -> centred features (…, width)
@@ -14,7 +14,7 @@ Shapes, for a layer of D variables (for `categorical`, N = D one-hot variables o
     bernoulli                    D          (D,)          D
     categorical                  N M        (N, M)        N M
 
-Leading dimensions (particles, rows, enumerated states, the batch) are never named and always broadcast.
+Leading dimensions (particles, rows, enumerated states, the batch) always broadcast.
 """
 
 import math
@@ -29,8 +29,8 @@ from models.distributions import Bits, Factorised, Normals, OneHot
 from pathscore.errors import UsageError, unknown
 
 SCALE_FLOOR = 1e-6
-"""Least scale. log N(z; μ, σ) divides by σ² and its gradient by σ⁴, which float32 holds down to 1e-38; below 1e-9 the
-division is 0/0 at z = μ."""
+"""Smallest scale. log N(z; μ, σ) divides by σ² and its gradient by σ⁴. float32 holds numbers down to 1e-38, so below
+σ = 1e-9 the division is 0/0 at z = μ."""
 
 SCALE_CAP = 1e6
 """Largest scale. The prior squares z = μ + σ ε, and float32 overflows at 3e38."""
@@ -39,8 +39,8 @@ SCALE_CAP = 1e6
 def positive(raw: Tensor, cap: float = SCALE_CAP) -> Tensor:
     """Positive scale of a raw number: softplus(min(raw, cap)) + 1e-6, between 1e-6 and `cap`, same shape.
 
-    Softplus grows linearly where exp would overflow float32 (raw = 89), so a large raw output is a large scale and
-    not Inf; a floor and a cap keep every density of this scale, and its gradient, finite.
+    Softplus grows linearly where exp would overflow float32 (raw = 89), so a large raw output gives a large scale and
+    not Inf. The floor and the cap keep every density of this scale finite, and its gradient too.
     """
     return F.softplus(raw.clamp(max=cap)) + SCALE_FLOOR
 
@@ -48,7 +48,7 @@ def positive(raw: Tensor, cap: float = SCALE_CAP) -> Tensor:
 class Latent:
     """A layer of `size` latent variables of one family; the base class of every entry of `LATENTS`.
 
-    To add a family: subclass, give `raw_size` and `__call__`, override what differs, and enter it in `LATENTS`.
+    To add a family: write a subclass with `raw_size` and `__call__`, override what differs, and enter it in `LATENTS`.
     """
 
     reparameterised = False
@@ -66,7 +66,7 @@ class Latent:
         return None
 
     def standard(self) -> Tensor:
-        """Raw numbers of the family's standard member, the prior that a model starts from: (raw_size,)."""
+        """Raw numbers of the family's standard member, which is the initial prior of a model: (raw_size,)."""
         return torch.zeros(self.raw_size)
 
     def __call__(self, raw: Tensor) -> dist.TorchDistribution:
@@ -74,12 +74,12 @@ class Latent:
         raise NotImplementedError
 
     def features(self, z: Tensor) -> Tensor:
-        """What the next network reads: `z` less the mean of the standard member, flat, (…, width)."""
+        """The input of the next network: `z` minus the mean of the standard member, flattened, (…, width)."""
         return z
 
 
 class LocationScale(Latent):
-    """Base of the families with a location and a scale; raw is the location, then the raw scale: (…, 2 D)."""
+    """Base of the families with a location and a scale. raw (…, 2 D) holds the locations, then the raw scales."""
 
     reparameterised = True
     family: type
@@ -115,7 +115,7 @@ class Laplace(LocationScale):
 class LogNormal(LocationScale):
     """log z ~ N(μ, σ²), standard member with mean e^½.
 
-    μ is held within ±10 and σ below 4, so that exp(μ + σ ε) stays finite in float32 with room for its square.
+    μ is limited to ±10 and σ to 4, so that exp(μ + σ ε) and its square stay finite in float32.
     """
 
     def __call__(self, raw: Tensor) -> dist.TorchDistribution:
@@ -127,7 +127,7 @@ class LogNormal(LocationScale):
 
 
 class Bernoulli(Latent):
-    """b ~ Bernoulli(σ(logits)), standard member ½; the next network reads 2 b − 1."""
+    """b ~ Bernoulli(σ(logits)), standard member ½. The next network reads 2 b − 1."""
 
     @property
     def states(self) -> int:
@@ -141,7 +141,7 @@ class Bernoulli(Latent):
 
 
 class Categorical(Latent):
-    """N one-hot variables of M classes, standard member uniform; the next network reads z − 1/M."""
+    """N one-hot variables of M classes, standard member uniform. The next network reads z − 1/M."""
 
     def __init__(self, size: int, classes: int = 10):
         if classes < 2:

@@ -1,10 +1,10 @@
-"""Likelihoods p(x | z1): what the decoder's output means, one entry of `LIKELIHOODS` each.
+"""Likelihoods p(x | z1), one entry of `LIKELIHOODS` each. A likelihood turns the decoder's output into a distribution.
 
     likelihood(raw)      : raw (…, X) -> distribution with batch shape (…) and event shape (X,)
-    likelihood.mean(raw) : raw (…, X) -> E[x | z1], (…, X), in the units of the data: what pictures show
-    likelihood.raw(mean) : mean (X,)  -> the raw numbers with that mean, where the decoder's bias starts
+    likelihood.mean(raw) : raw (…, X) -> E[x | z1], (…, X), in the units of the data; used for pictures
+    likelihood.raw(mean) : mean (X,)  -> the raw numbers with that mean; the initial bias of the decoder
 
-A likelihood is a module, since it may have parameters of its own. `kinds` lists the kinds of data it is a density for.
+A likelihood is a module because it may have parameters. `kinds` lists the kinds of data that it has a density for.
 """
 
 import math
@@ -21,7 +21,7 @@ class Likelihood(nn.Module):
     """Base class of every entry of `LIKELIHOODS`."""
 
     kinds: tuple[str, ...] = ()
-    """Kinds of `pathscore.data.Dataset` it fits, after binarisation: "binary", "unit", "real"."""
+    """Kinds of `pathscore.data.Dataset` that it has a density for, after binarisation: "binary", "unit", "real"."""
 
     def forward(self, raw: Tensor) -> dist.TorchDistribution:
         """The distribution of x with the decoder's output `raw` (…, X)."""
@@ -48,15 +48,15 @@ class Bernoulli(Likelihood):
         return raw.sigmoid()
 
     def raw(self, mean: Tensor) -> Tensor:
-        """Log-odds of `mean` clipped to .001–.999: a pixel that is never on must not start at −∞."""
+        """Log-odds of `mean` clipped to .001–.999, so that a pixel that is always 0 does not start at −∞."""
         return mean.clamp(0.001, 0.999).logit()
 
 
 class Normal(Likelihood):
     """Real pixels, p(x | z1) = Π N(x; raw, σ²) with one learned σ, which starts at ½.
 
-    One σ for all pixels and not one each: a pixel that never changes (the corners of every digit) would drive its own σ
-    to zero and the density to infinity.
+    All pixels share one σ. With a σ for each pixel, a pixel that never changes (the corners of every digit) would drive
+    its σ to zero and the density to infinity.
 
     References:
         Simple and effective VAE training with calibrated decoders. O. Rybkin, K. Daniilidis, S. Levine, 2021.

@@ -6,11 +6,11 @@ A trunk is a builder of modules, each a map of the last dimension that broadcast
     trunk.between(inputs, bias)  : features (…, inputs) -> (…, outputs)
     trunk.decoder(inputs, bias)  : features (…, inputs) -> (…, X)
 
-`bias` (outputs,) is where the output's bias starts: a family's standard member, or the log-odds of the data. `hidden`
-gives widths from the data upwards; the decoder mirrors them.
+`bias` (outputs,) is the initial bias of the output: a family's standard member, or the log-odds of the data. `hidden`
+gives the widths from the data upwards; the decoder has them in reverse order.
 
-Weights start uniform within ±√(6 / (inputs + outputs)) of a unit, which keeps the variance of tanh layers from one to
-the next, and biases at 0; the ±1/√inputs of `nn.Linear` shrinks it by three with every layer.
+Weights are initialised uniformly within ±√(6 / (inputs + outputs)), and biases at 0. This keeps the variance from one
+tanh layer to the next; the ±1/√inputs of `nn.Linear` divides it by three in every layer.
 
 References:
     Understanding the difficulty of training deep feedforward neural networks. X. Glorot, Y. Bengio, 2010.
@@ -40,7 +40,7 @@ Layer = TypeVar("Layer", nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
 def glorot(layer: Layer, inputs: float, outputs: float) -> Layer:
-    """`layer` with Glorot's weights, for units that read `inputs` others and are read by `outputs`, and biases 0."""
+    """`layer` with Glorot's weights for `inputs` and `outputs` connections per unit, and with biases 0."""
     bound = math.sqrt(6 / (inputs + outputs))
     nn.init.uniform_(layer.weight, -bound, bound)
     if layer.bias is not None:
@@ -49,7 +49,7 @@ def glorot(layer: Layer, inputs: float, outputs: float) -> Layer:
 
 
 def affine(inputs: int, bias: Tensor) -> nn.Linear:
-    """An affine map (…, inputs) -> (…, len(bias)) whose bias starts at `bias`."""
+    """An affine map (…, inputs) -> (…, len(bias)) with initial bias `bias`."""
     linear = glorot(nn.Linear(inputs, len(bias)), inputs, len(bias))
     with torch.no_grad():
         linear.bias.copy_(bias)
@@ -65,7 +65,7 @@ def mlp(inputs: int, hidden: Sequence[int], bias: Tensor, activation: Callable[[
 
 
 class Trunk:
-    """Base class of every entry of `TRUNKS`: a builder for data of shape `shape`, X = its product."""
+    """Base class of every entry of `TRUNKS`: a builder of networks for data of shape `shape`, whose product is X."""
 
     images = False
     """Whether `shape` must be that of an image, (C, H, W)."""
@@ -118,7 +118,7 @@ class MLP(Trunk):
 
 
 class OverLast(nn.Module):
-    """Lets a network of images take flat vectors of any leading shape: (…, inputs) -> (…, outputs)."""
+    """Applies a network for images to flat vectors with any leading shape: (…, inputs) -> (…, outputs)."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -129,7 +129,7 @@ class OverLast(nn.Module):
 
 
 class PixelBias(nn.Module):
-    """Flat pixels plus a learned bias each, (…, X): a convolution's own bias is one number per channel."""
+    """Adds a learned bias for each pixel to flat pixels (…, X). A convolution has only one bias per channel."""
 
     def __init__(self, bias: Tensor):
         super().__init__()
@@ -140,10 +140,10 @@ class PixelBias(nn.Module):
 
 
 class Conv(Trunk):
-    """Per width in `hidden`, a 3×3 convolution of that many channels which halves the image, then one affine map.
+    """One 3×3 convolution with stride 2 for each number of channels in `hidden`, then one affine map.
 
-    The decoder mirrors it with transposed convolutions. Between layers of latents, where there is no image,
-    it is an MLP.
+    The decoder is the reverse, with transposed convolutions. Between layers of latents there is no image, so that
+    network is an MLP.
     """
 
     images = True
@@ -164,7 +164,7 @@ class Conv(Trunk):
         modules: list[nn.Module] = [nn.Unflatten(1, self.stages[0])]
         for (inputs, _, _), (channels, _, _) in pairwise(self.stages):
             down = nn.Conv2d(inputs, channels, 3, stride=2, padding=1)
-            # With stride 2 an output reads 9 pixels of each channel, and a pixel is read by 9/4 outputs of each.
+            # With stride 2 an output reads 9 pixels of each channel, and 9/4 outputs of each channel read a pixel.
             modules += [glorot(down, 9 * inputs, 9 / 4 * channels), self.activation()]
         return OverLast(nn.Sequential(*modules, nn.Flatten(), affine(math.prod(self.stages[-1]), bias)))
 
@@ -175,7 +175,7 @@ class Conv(Trunk):
         first = affine(inputs, torch.zeros(math.prod(self.stages[-1])))
         modules: list[nn.Module] = [first, nn.Unflatten(1, self.stages[-1])]
         for (channels, h, w), (outputs, height, width) in pairwise(reversed(self.stages)):
-            # An image of odd height 2h − 1 and one of even height 2h both came down to h rows.
+            # Images of height 2h − 1 and of height 2h both have h rows after the convolution.
             padding = (height - 2 * h + 1, width - 2 * w + 1)
             up = nn.ConvTranspose2d(channels, outputs, 3, stride=2, padding=1, output_padding=padding)
             modules += [self.activation(), glorot(up, 9 / 4 * channels, 9 * outputs)]
@@ -190,7 +190,7 @@ def make_trunk(
 ) -> Trunk:
     """The builder named `trunk` for data of `data_size` numbers, laid out as `shape` if that is known.
 
-    Raises `UsageError` for an unknown name, a shape that doesn't hold `data_size` numbers, or no image for `conv`.
+    Raises `UsageError` for an unknown name, a shape that does not hold `data_size` numbers, or `conv` without images.
     """
     if trunk not in TRUNKS:
         raise unknown("trunk", trunk, TRUNKS)

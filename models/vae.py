@@ -1,15 +1,16 @@
 """The deep latent variable model p(z_L) … p(z1 | z2) p(x | z1), as a Pyro program.
 
-    model(x)          : x (B, X) observed, scored under every Pyro inference algorithm
-    model(size=B)     : x is drawn: a sample from the prior
+    model(x)          : x (B, X) is observed
+    model(size=B)     : x is drawn, a sample from the prior
 
     z_L ~ family(prior)                       the standard member of the family, or learned
     z_l | z_{l+1} ~ family(network_l(z_{l+1}))   l = L−1 … 1
     x | z_1 ~ likelihood(decoder(z_1))
 
-Sites are "zL", …, "z1" (z1 next to the data) and "x", inside `plate("data", B, dim=-1)`; a value of z_l has shape
-(…, B, D) with particles, rows or enumerated states in front, for `categorical` (…, B, N, M). One layer is a variational
-autoencoder's model; with Bernoulli latents and the linear trunk, several layers are a sigmoid belief net.
+Sites are "zL", …, "z1" (z1 next to the data) and "x", inside `plate("data", B, dim=-1)`. A value of z_l has shape
+(…, B, D), for `categorical` (…, B, N, M), with particles, rows or enumerated states in front. With one layer this is
+the model of a variational autoencoder. With several layers of Bernoulli latents and the linear trunk it is a sigmoid
+belief net.
 
 References:
     Auto-encoding variational Bayes. D. P. Kingma, M. Welling, 2014.
@@ -38,7 +39,7 @@ class VAE(nn.Module):
     latent: family, one of `LATENTS`. layers: sizes of z1, …, zL. classes: M, for `categorical` only.
     likelihood: one of `LIKELIHOODS`. trunk, hidden, activation: the networks, see `TRUNKS`.
     prior: "fixed" at the family's standard member, or "learned" from there.
-    x_mean: (X,) mean of the data, at whose log-odds the decoder's bias starts; ½ everywhere if not given.
+    x_mean: (X,) mean of the data, whose log-odds are the initial bias of the decoder; ½ everywhere if not given.
 
     Raises `UsageError` for a name that is in no table or a size that does not fit.
     """
@@ -79,7 +80,7 @@ class VAE(nn.Module):
             self.register_buffer("prior", standard)
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
-        """The program: x (B, X), or `size` draws of it where x is None. Returns x (…, B, X)."""
+        """The program, on x (B, X), or on `size` draws where x is None. Returns x (…, B, X)."""
         pyro.module("model", self)
         rows = (size or 1) if x is None else x.shape[-2]
         with pyro.plate("data", rows, dim=-1, device=str(self.prior.device)):
@@ -90,7 +91,7 @@ class VAE(nn.Module):
             return pyro.sample("x", self.likelihood(raw), obs=x)
 
     def top_down(self) -> list[tuple]:
-        """(site, family, network from it to what is below) of zL … z1; the network below z1 is the decoder."""
+        """(site, family, network to the layer below) of zL … z1; the network below z1 is the decoder."""
         networks = [self.decoder, *self.between]
         return list(zip(self.latent_sites, self.latents, networks, strict=True))[::-1]
 

@@ -1,7 +1,7 @@
-"""Pathscore: how the gradient passes a sampling step, chosen per sample site of any Pyro program.
+"""Pathscore: gradient estimators, chosen per sample site, for any Pyro program.
 
 The public names are listed in `EXPORTS` and imported when they are first used, so that `import pathscore` and the help
-text of the command line do not wait for torch.
+text of the command line do not import torch.
 """
 
 import importlib

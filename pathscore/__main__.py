@@ -1,4 +1,4 @@
-"""`python -m pathscore VERB …`, the same as the console script `pathscore`."""
+"""`python -m pathscore VERB …` does the same as the console script `pathscore`."""
 
 import sys
 

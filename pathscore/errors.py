@@ -1,7 +1,7 @@
-"""The errors a user can cause, each one line long, and the exit code each one ends the process with.
+"""The errors that a user can cause. Each message is one line, and each class has the exit code of the process.
 
-Every message names the flag or the file and the remedy; `pathscore.command.cli` prints it after "pathscore: " and shows
-a traceback only under `--debug`. Nothing here imports torch.
+Every message names the flag or the file, and the remedy. `pathscore.command.cli` prints it after "pathscore: " and
+shows a traceback only under `--debug`. Nothing here imports torch.
 """
 
 import difflib

@@ -1,1 +1,1 @@
-"""What each kind of program is to the command line: options, data, figures, pictures. One file an entry of `MODELS`."""
+"""The entries of `MODELS`, one per file: a program's options, data, evaluation and pictures for the command line."""

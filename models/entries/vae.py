@@ -1,6 +1,6 @@
 """The entry of the deep latent variable model: `--model vae`.
 
-Its code is imported when it is called, so that the flags of the default program are known without torch.
+Its code is imported when it is called, so that the flags of the default program are known without importing torch.
 """
 
 import dataclasses
@@ -39,14 +39,14 @@ SIZES: dict[bool, dict[str, tuple[int, ...]]] = {
     True: {"layers": (16,), "hidden": (128,), "channels": (16, 32)},
     False: {"layers": (50,), "hidden": (400,), "channels": (32, 64)},
 }
-"""What "auto" means, for pictures of up to 256 values and for larger ones; channels are "hidden" of the trunk conv."""
+"""Values of "auto" for images of up to 256 values (True) and for larger ones; `channels`: --hidden of --trunk conv."""
 
 SUMMED_STATES = 256
-"""Joint states that an "auto" layer is kept to under an objective which sums them out."""
+"""Largest number of joint states of layers with "auto" sizes, under an objective that sums them out."""
 
 
 def make(data: Any, options: Options) -> tuple[Any, Any]:
-    """Model and guide, from one dictionary of arguments."""
+    """Build model and guide from the same dictionary of arguments."""
     from guides import GUIDES
     from models.vae import VAE as Model
 
@@ -58,7 +58,7 @@ def make(data: Any, options: Options) -> tuple[Any, Any]:
 
 
 def settle(options: Options, data: Any, summed: bool) -> dict[str, Any]:
-    """Sizes that suit the width of the data; layers few enough where their joint states are summed out."""
+    """Sizes for the width of the data; small layers where their joint states are summed out."""
     from pathscore.data import default_binarize
 
     sizes = SIZES[data.x.shape[1] <= SMALL_WIDTH]
@@ -68,14 +68,14 @@ def settle(options: Options, data: Any, summed: bool) -> dict[str, Any]:
 
 
 def narrowed(options: Options, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """The sizes, narrowed until the joint states can be summed out quickly; as they are if never."""
+    """The sizes, reduced until the joint states are few enough to sum out; unchanged for continuous families."""
     while max(sizes) > 1 and states(dataclasses.replace(options, layers=sizes)) > SUMMED_STATES:
         sizes = tuple(max(1, n - 1) for n in sizes)
     return sizes
 
 
 def states(options: Options) -> int:
-    """Joint states of all layers, 0 where they are not finitely many."""
+    """Number of joint states of all layers, 0 where it is not finite."""
     return prod(layer.states or 0 for layer in layers(options))
 
 
@@ -87,7 +87,7 @@ def layers(options: Options) -> Sequence[Any]:
 
 
 def check(data: Any, options: Options, binarize: str) -> None:
-    """Refuse values that the likelihood has no density for."""
+    """Raise an error for values that the likelihood has no density for."""
     from pathscore.data import check_values
 
     check_values(data, options.likelihood, binarize)
@@ -99,13 +99,13 @@ def title(options: Options) -> str:
 
 
 def kept(options: Options, width: int) -> int:
-    """The decoder's output and its gradient; hidden units of one pass each way; parameters and draw of z."""
+    """Numbers kept for each row: the decoder's output and its gradient, the hidden units, parameters and draw of z."""
     hidden = 0 if options.trunk == "conv" else sum(options.hidden or ())
     return 2 * width + hidden + 2 * sum(options.layers or ())
 
 
 def reference(model: Any, guide: Any, args: tuple, options: Options) -> dict[str, float]:
-    """log p(x) exactly, where the joint states are few."""
+    """The exact log p(x), where the joint states are few."""
     from pathscore.evaluation import exact_log_likelihood
 
     if not 0 < states(options) <= SUMMED_STATES:
@@ -131,7 +131,7 @@ def columns() -> Mapping[str, tuple[Mapping[str, Any], Any]]:
 
 
 def tables() -> Mapping[str, Mapping[str, str]]:
-    """The choices that are entries of a table."""
+    """The tables that the program's own choices come from."""
     from guides import GUIDES
     from models.latents import LATENTS
     from models.likelihoods import LIKELIHOODS

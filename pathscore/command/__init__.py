@@ -1,4 +1,4 @@
 """The command line: words → a checked configuration, tables of choices, one file for each verb.
 
-Nothing on its ground floor (`cli`, `arguments`, `words`) imports torch, so that help and near misses answer at once.
+`cli`, `arguments` and `words` do not import torch, so that help and errors about misspelt words appear at once.
 """

@@ -1,9 +1,8 @@
 """From words on the command line to a validated configuration, without importing torch.
 
 `parse(words, prog) -> (Config, Invocation)`. tyro builds the parser and the help text from the grouped dataclasses of
-`pathscore.config` and that of the program that `--model` names; whatever it refuses is raised again as a UsageError of
-one line. `Invocation` holds what belongs to one call and not to the run: where it reads and writes, and how much it
-says.
+`pathscore.config` and from that of the program that `--model` names. Its errors are raised again as a UsageError of one
+line. `Invocation` holds the settings of this call that are not part of the run: its directory, and how much it prints.
 """
 
 import contextlib
@@ -33,16 +32,16 @@ class Invocation:
     config: str | None = option(None, "preset FILE.toml; flags override it", check=FILLED)
     out: str | None = option(None, "run directory", check=FILLED, none="auto")
     resume: str | None = option(None, "continue the run in this directory", check=FILLED)
-    report: bool = option(False, "diagnose the guide at the end: report.html")
-    quiet: bool = option(False, "print the result only")
+    report: bool = option(False, "diagnose the guide at the end, and write report.html")
+    quiet: bool = option(False, "print only the result")
     debug: bool = option(False, "show tracebacks")
 
 
 def parse(words: Sequence[str], prog: str) -> tuple[Config, Invocation]:
-    """The configuration that the words, and the preset or run directory they name, ask for.
+    """The configuration from the words, and from the preset or run directory that they name.
 
-    Raises UsageError (one line) for an unknown flag, a value that cannot be read or is refused, and for flags that
-    contradict the run being resumed. Prints the help and raises SystemExit(0) for `--help`.
+    Raises UsageError (one line) for an unknown flag, a value that cannot be read or is not accepted, and for flags that
+    contradict the resumed run. Prints the help and raises SystemExit(0) for `--help`.
     """
     base, word = starting_point(words)
     model = find(word).options
@@ -61,12 +60,12 @@ def parse(words: Sequence[str], prog: str) -> tuple[Config, Invocation]:
 
 
 def starting_point(words: Sequence[str]) -> tuple[Config | None, str]:
-    """The configuration that a preset or a run directory holds, if one is named, and the word of the program."""
+    """The configuration in the preset or run directory, if one is named, and the name of the program."""
     preset, run = value_of(words, "--config"), value_of(words, "--resume")
     if preset and run:
         raise UsageError("--config and --resume both say what to run: give one of them")
     if run and value_of(words, "--out"):
-        raise UsageError("--resume goes on in the directory of the run: leave --out away")
+        raise UsageError("--resume continues in the directory of the run: remove --out")
     base = None
     if preset:
         base = Config.from_toml(preset)
@@ -76,7 +75,7 @@ def starting_point(words: Sequence[str]) -> tuple[Config | None, str]:
 
 
 def value_of(words: Sequence[str], flag: str) -> str | None:
-    """The value that the words give a flag, before they are parsed."""
+    """The value of a flag in words that are not parsed yet."""
     for word, following in zip_longest(words, words[1:], fillvalue=""):
         if word == flag:
             return following or None
@@ -86,7 +85,7 @@ def value_of(words: Sequence[str], flag: str) -> str | None:
 
 
 def under(base: Config, word: str) -> Config:
-    """`base` for the program of that word: as it is, or with the choices that both kinds of program have."""
+    """`base` for the named program. For another program, only the options that both have are kept."""
     cls = config_class(find(word).options)
     if type(base) is cls:
         return dataclasses.replace(base, model=word)
@@ -95,7 +94,7 @@ def under(base: Config, word: str) -> Config:
 
 
 def refuse_unknown(words: Sequence[str], model: type) -> set[str]:
-    """The flags among the words. Raises UsageError for the first word that looks like a flag and is none.
+    """The flags among the words. Raises UsageError for the first word that looks like a flag but is unknown.
 
     model: the options of the program.
     """
@@ -113,17 +112,17 @@ def refuse_unknown(words: Sequence[str], model: type) -> set[str]:
 
 
 def lengthened(base: Config, flags: Config) -> Config:
-    """`base` without its own length where a flag gives one: --steps replaces a preset's epochs, and the reverse."""
+    """`base` without its own length where a flag gives one: --steps replaces a preset's epochs, --epochs its steps."""
     if flags.steps is not None or flags.epochs is not None:
         return dataclasses.replace(base, steps=None, epochs=None)
     return base
 
 
 def refuse_changes(base: Config, config: Config) -> None:
-    """Raise UsageError when a flag contradicts the run that is to be resumed."""
+    """Raise UsageError when a flag contradicts the resumed run."""
     for name, item in options_of(type(config)).items():
         was, now = getattr(base, name, None), getattr(config, name)
-        # A schedule that ends with the run would have been another one from the first step.
+        # A schedule that depends on the length of the run would have been different from the first step on.
         free = name in FREE and not (name in ("epochs", "steps") and base.schedule in ("cosine", "linear"))
         if was != now and not free:
             raise UsageError(
@@ -133,7 +132,7 @@ def refuse_changes(base: Config, config: Config) -> None:
 
 
 def read(words: Sequence[str], prog: str, base: Config) -> tuple[Config, Invocation]:
-    """The words read over the defaults of `base`; values are read but not yet checked against their choices."""
+    """Read the words with the values of `base` as defaults. Values are not yet checked against their choices."""
     refused: list[UsageError] = []
     view, defaults = grouped(base, refused)
     said = io.StringIO()
@@ -168,7 +167,7 @@ MARKERS = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.He
 
 
 def groups_of(model: type) -> tuple[type, ...]:
-    """The groups of options in the order of the help: the kind of program, its own, the others."""
+    """The groups of options in the order of the help: the kind of program, the program's own options, the others."""
     return (GROUPS[0], model, *GROUPS[1:], Invocation)
 
 
@@ -183,7 +182,7 @@ def flags_of(model: type) -> list[str]:
 
 
 def grouped(base: Config, refused: list[UsageError]) -> tuple[type, Any]:
-    """A class with one member per group of options, as tyro wants it, and its instance with the values of `base`."""
+    """The class that tyro needs, with one member per group of options, and its instance with the values of `base`."""
     values = {**vars(base), **vars(Invocation())}
     members, defaults = [], {}
     for group in groups_of(base.program.options):
@@ -206,9 +205,9 @@ def heading(group: type, base: Config) -> str:
 
 
 def annotated(item: Option, refused: list[UsageError]) -> Any:
-    """The type of an option as tyro wants it: how to read one word, how to show it, and what to print in the help.
+    """The type of an option for tyro: how to read a word, how to show it, and its help text.
 
-    tyro prints the error of a word that cannot be read in a box and exits; `refused` keeps it in one line.
+    For a word that cannot be read, tyro prints an error in a box and exits. `refused` keeps the error as one line.
     """
 
     def read_word(words: list[str]) -> Any:

@@ -1,7 +1,7 @@
 """The command line: verbs, exit codes, and one line for every error.
 
-`main(words) -> exit code`. A verb is an entry of `VERBS`: one line of meaning and where its function lives,
-`function(words) -> exit code`, imported when it is called, so that help and near misses never wait for torch.
+`main(words) -> exit code`. A verb is an entry of `VERBS`: one line of help, and the place of its function,
+`function(words) -> exit code`. It is imported when it is called, so that the help does not wait for torch.
 Exit codes: 0 done, 1 a fault of this program, 2 usage or data, 3 run directory, 4 numerics, 130/143 signals.
 """
 
@@ -28,16 +28,16 @@ class Verb:
 
 
 VERBS: dict[str, Verb] = {
-    "train": Verb("train, evaluate and save (python run.py is the same)", "pathscore.command.train:main"),
-    "gradients": Verb("bias, variance and cost of estimators, on a toy or a run", "pathscore.command.gradients:main"),
-    "diagnose": Verb("how far to trust a run's guide: report.html", "pathscore.command.diagnose:main"),
-    "compare": Verb("paired differences between runs: comparison.html", "pathscore.command.compare:main"),
-    "list": Verb("print the tables of choices and which of them go together", "pathscore.command.tables:main"),
+    "train": Verb("train, evaluate and save a run (same as python run.py)", "pathscore.command.train:main"),
+    "gradients": Verb("measure bias, variance and cost of gradient estimators", "pathscore.command.gradients:main"),
+    "diagnose": Verb("check how far to trust a run's guide: report.html", "pathscore.command.diagnose:main"),
+    "compare": Verb("compare runs by paired differences: comparison.html", "pathscore.command.compare:main"),
+    "list": Verb("print all choices, and which of them can be combined", "pathscore.command.tables:main"),
 }
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the verb that `words` (the process's own arguments if None) begin with, and return the exit code."""
+    """Run the verb at the beginning of `words` (the process's arguments if None), and return the exit code."""
     words = list(sys.argv[1:] if words is None else words)
     try:
         code = dispatch(words)
@@ -64,20 +64,20 @@ def dispatch(words: list[str]) -> int:
         return 0
     if words[0] not in VERBS:
         if words[0].startswith("-"):
-            raise UsageError(f"a verb comes first, as in pathscore train {words[0]}: {', '.join(VERBS)}")
+            raise UsageError(f"give a verb first, as in pathscore train {words[0]}: {', '.join(VERBS)}")
         raise unknown("verb", words[0], VERBS)
     return VERBS[words[0]](words[1:])
 
 
 def usage() -> str:
-    """The help of verbs."""
+    """The help text with all verbs."""
     width = max(map(len, VERBS))
     lines = [f"  {name:{width}}  {verb.doc}" for name, verb in VERBS.items()]
     return "\n".join(["usage: pathscore VERB …        (pathscore VERB --help says more)", "", *lines])
 
 
 def fail(message: str, code: int, debug: bool = False) -> int:
-    """Print one line on stderr, the traceback before it if asked for, and return the exit code."""
+    """Print one line on stderr, after the traceback if `debug`, and return the exit code."""
     if debug:
         traceback.print_exc()
     print(f"pathscore: {' '.join(message.split())}", file=sys.stderr)

@@ -16,13 +16,13 @@ Paired differences between runs on the same held-out data: writes comparison.htm
 
 @dataclasses.dataclass(frozen=True)
 class CompareRequest:
-    """How much work"""
+    """Amount of work"""
 
     points: int = option(1000, "held-out data points", check=between(2, 10**7))
-    samples: int = option(1000, "importance samples of log p(x)", check=between(1, 10**7))
-    out: str | None = option(None, "folder of comparison.html", check=FILLED, none="beside the first run")
-    threads: int = option(1, "threads", check=between(1, 1024))
-    quiet: bool = option(False, "print the path of the page only")
+    samples: int = option(1000, "importance samples for log p(x)", check=between(1, 10**7))
+    out: str | None = option(None, "folder for comparison.html", check=FILLED, none="beside the first run")
+    threads: int = option(1, "number of threads", check=between(1, 1024))
+    quiet: bool = option(False, "print only the path of the page")
     debug: bool = option(False, "show tracebacks")
 
 

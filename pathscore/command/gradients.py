@@ -1,7 +1,7 @@
 """The verb `gradients`: `pathscore gradients --latent bernoulli --size 6`, or `pathscore gradients RUN_DIR`.
 
-`main(words) -> exit code`.  On a toy with an exact gradient, or at the parameters of a trained run, whose
-gradients.json and gradients.png it replaces.
+`main(words) -> exit code`. It measures on a toy with an exact gradient, or at the parameters of a trained run, and
+replaces the run's gradients.json and gradients.png.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathscore.errors import RunDirError
 
 USAGE = """usage: pathscore gradients [RUN_DIR] [flags]
 
-Bias, variance and cost of gradient estimators: on a toy, or at the parameters of a trained run.
+Measure bias, variance and cost of gradient estimators, on a toy problem or at the parameters of a trained run.
 """
 PROBABILITY = Check("must lie between 0 and 1", lambda value: 0 <= value <= 1)
 
@@ -27,15 +27,17 @@ class Common:
     """Toy and run"""
 
     estimators: str | None = option(
-        None, "NAME,NAME,… ; or SPEC;SPEC;… where a spec is z1=disarm,z2=rloo", check=FILLED, none="all"
+        None, "NAME,NAME,… ; or SPEC;SPEC;… with one name per site: z1=disarm,z2=rloo", check=FILLED, none="all"
     )
-    replicates: int | None = option(None, "gradients drawn with each", check=between(2, 10**8), none="auto")
-    particles: int | None = option(None, "draws of z a gradient, K", check=between(1, 10**6), none="auto")
-    elbo: str | None = option(None, "objective that takes estimators", choices="elbo", none="auto")
-    warmup: int = option(200, "steps in which learned parts are trained before they are frozen", check=NOT_NEGATIVE)
-    seed: int = option(0, "of the toy and of the draws", check=between(0, 2**63 - 1))
-    json: str | None = option(None, "write the table to this file too", check=FILLED)
-    picture: str | None = option(None, "draw variance against cost, and histograms, into this file", check=FILLED)
+    replicates: int | None = option(None, "gradients per estimator", check=between(2, 10**8), none="auto")
+    particles: int | None = option(None, "particles per gradient, K", check=between(1, 10**6), none="auto")
+    elbo: str | None = option(None, "an objective that takes estimators", choices="elbo", none="auto")
+    warmup: int = option(
+        200, "training steps of learned baselines and control variates, which are then frozen", check=NOT_NEGATIVE
+    )
+    seed: int = option(0, "seed of the toy and of the draws", check=between(0, 2**63 - 1))
+    json: str | None = option(None, "also write the table to this file", check=FILLED)
+    picture: str | None = option(None, "file for a picture: variance against cost, and histograms", check=FILLED)
     debug: bool = option(False, "show tracebacks")
 
 
@@ -44,9 +46,9 @@ class ToyRequest(Common):
     """The toy"""
 
     latent: str = option("bernoulli", "family of the toy's latent variables", check=FILLED)
-    size: int | None = option(None, "latent variables of the toy", check=between(1, 10_000), none="auto")
+    size: int | None = option(None, "number of latent variables of the toy", check=between(1, 10_000), none="auto")
     classes: int = option(3, "classes of each categorical variable", check=between(2, 1000))
-    cost: str = option("elbo", "elbo, or square: E[(b − p₀)²], the toy of every paper on discrete gradients")
+    cost: str = option("elbo", "elbo, or square: E[(b − p₀)²], common in papers on discrete gradients")
     target: float = option(0.499, "p₀ of --cost square", check=PROBABILITY)
 
 
@@ -54,12 +56,15 @@ class ToyRequest(Common):
 class RunRequest(Common):
     """A run"""
 
-    of: str = option("sites", "gradient by the parameters of the latent sites, or by the guide's weights")
-    data: int = option(8, "held-out data points whose gradient is measured", check=between(1, 10**6))
+    of: str = option(
+        "sites",
+        "gradient with respect to the parameters of the latent sites (sites) or to the guide's weights (weights)",
+    )
+    data: int = option(8, "number of held-out data points", check=between(1, 10**6))
 
 
 def main(words: Sequence[str]) -> int:
-    """The verb: measure, print the table, write what was asked for."""
+    """The verb `gradients`: measure, print the table, and write the files."""
     if "-h" in words or "--help" in words:
         print(f"{USAGE}\non a toy:\n{describe(ToyRequest)}\n\nof a run:\n{describe(RunRequest)}")
         return 0

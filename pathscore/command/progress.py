@@ -1,4 +1,4 @@
-"""What the verbs about runs share: the names of parts as they begin, and the number of threads."""
+"""Helpers of the verbs about runs: progress lines, and the number of threads."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 def progress_lines(quiet: bool) -> Callable[[str], None]:
-    """Names of the parts as they begin, on a terminal."""
+    """A function that prints the name of each part when it begins, on a terminal."""
     if quiet or not sys.stderr.isatty():
         return lambda name: None
     return lambda name: print(f"  {name} …", file=sys.stderr, flush=True)
@@ -14,7 +14,7 @@ def progress_lines(quiet: bool) -> Callable[[str], None]:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Torch's thread count inside, put back afterwards: small models are fastest on one."""
+    """Set torch's thread count inside the block, and restore it afterwards. Small models are fastest on one thread."""
     import torch
 
     before = torch.get_num_threads()

@@ -1,8 +1,8 @@
-"""The tables of choices and which of them go together: the verb `list`, and docs/choices.md, made from them.
+"""The tables of choices, and which of them can be combined: the verb `list`, and docs/choices.md.
 
-`tables() -> {title: {name: meaning}}` reads the tables themselves; `objectives()` and `estimators()` are legality
-matrices, {row: {column: reason or None}}, None where the pair trains. `pathscore list --markdown` prints what
-stands between the two marks in docs/choices.md; `python -m pathscore.command.tables docs/choices.md` writes it there.
+`tables() -> {title: {name: meaning}}` reads the tables of the code. `objectives()` and `estimators()` are legality
+matrices, {row: {column: reason or None}}, with None for a legal pair. `pathscore list --markdown` prints the text
+between the two marks in docs/choices.md; `python -m pathscore.command.tables docs/choices.md` writes it there.
 """
 
 import sys
@@ -27,7 +27,7 @@ Matrix = dict[str, dict[str, str | None]]
 MARKS = ("<!-- tables: python -m pathscore.command.tables docs/choices.md -->", "<!-- end of tables -->")
 
 DIGITS = Dataset("digits", "unit", torch.zeros(1, 64), torch.zeros(1, 64), torch.zeros(1), torch.zeros(1), (1, 8, 8))
-"""Data of the width and kind that decide about the defaults."""
+"""Data with the width and kind of the digits, which determine the defaults."""
 
 
 def programs() -> dict[str, Program]:
@@ -54,7 +54,7 @@ def estimator_line(cls: type) -> str:
 
 
 def objectives(model: str = "vae", **choices: Any) -> Matrix:
-    """Objective × column of a program, for the digits and the defaults (or `choices`): why each is refused."""
+    """Objective × column of a program: why each pair is refused, for the digits and the defaults (or `choices`)."""
     program = programs()[model]
     cls = config_class(program.options)
 
@@ -70,7 +70,7 @@ def estimators(model: str = "vae") -> Matrix:
     refusals = {
         n: {s: cls().refusal(fn, cls.min_particles) for s, fn in sites.items()} for n, cls in ESTIMATORS.items()
     }
-    # "disarm needs a bernoulli or onehot site, not normal": row and column say the rest.
+    # "disarm needs a bernoulli or onehot site, not normal": row and column already name the estimator and the family.
     return {
         name: {site: reason and reason.removeprefix(f"{name} ").split(",")[0] for site, reason in row.items()}
         for name, row in refusals.items()
@@ -103,7 +103,7 @@ def matrices() -> dict[str, Matrix]:
 
 
 def grid(title: str, matrix: Matrix) -> str:
-    """A matrix as text: "yes", or the letter of the reason below."""
+    """A matrix as text: "yes", or the letter of a reason."""
     letters = footnotes(matrix)
     columns = list(next(iter(matrix.values())))
     width = max(map(len, matrix))
@@ -115,7 +115,7 @@ def grid(title: str, matrix: Matrix) -> str:
 
 
 def as_markdown() -> str:
-    """The same for docs/choices.md."""
+    """All tables and matrices as Markdown, for docs/choices.md."""
     parts = []
     for flag, entries in tables().items():
         rows = [f"| `{name}` | {cell(meaning)} |" for name, meaning in entries.items()]
@@ -134,7 +134,7 @@ def as_markdown() -> str:
 
 
 def cell(text: str) -> str:
-    """Text that cannot end a cell of a Markdown table."""
+    """Text in which "|" is escaped, for a cell of a Markdown table."""
     return text.replace("|", "\\|")
 
 
@@ -155,7 +155,7 @@ def main(words: Sequence[str]) -> int:
         if word not in options:
             raise unknown("argument of list", word, options)
     if "--help" in words:
-        print("usage: pathscore list [--markdown]\n\nPrint the tables of choices and which of them go together.")
+        print("usage: pathscore list [--markdown]\n\nPrint all choices, and which of them can be combined.")
     else:
         print(as_markdown() if "--markdown" in words else as_text())
     return 0

@@ -6,7 +6,7 @@ from pathscore.command.arguments import parse
 
 
 def main(words: Sequence[str]) -> int:
-    """Parse first, then import what it takes to run."""
+    """Parse the words first, and only then import torch."""
     config, call = parse(words, prog="pathscore train")
     from pathscore.runs import job
 

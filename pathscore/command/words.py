@@ -1,8 +1,8 @@
-"""Words of a small verb: `read_words(words, cls, positional) -> (instance of cls, positional words)`.
+"""The arguments of a small verb: `read_words(words, cls, positional) -> (instance of cls, positional words)`.
 
-For verbs with a handful of flags of their own; the many flags of a run are read by `pathscore.command.arguments`. A
-flag is a field made with `pathscore.config.options.option`; `--flag value`, `--flag=value`, and `--flag` alone for a
-switch. Nothing here imports torch.
+This is for verbs with a few flags; `pathscore.command.arguments` reads the many flags of a run. A flag is a field made
+with `pathscore.config.options.option`. Its forms are `--flag value`, `--flag=value`, and `--flag` for a switch. Nothing
+here imports torch.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ T = TypeVar("T")
 def read_words(words: Sequence[str], cls: type[T], positional: int = 0) -> tuple[T, list[str]]:
     """The flags among the words as an instance of the dataclass `cls`, and up to `positional` other words.
 
-    Raises: UsageError (one line) for an unknown flag, a flag without its value, a value that is refused, or too many
+    Raises: UsageError (one line) for an unknown flag, a flag without a value, a value that is not accepted, or too many
     words.
     """
     known = {item.flag: item for item in options_of(cls).values()}
@@ -40,7 +40,7 @@ def read_words(words: Sequence[str], cls: type[T], positional: int = 0) -> tuple
 
 
 def describe(cls: type) -> str:
-    """The flags of a dataclass for a help text, one a line, with their defaults."""
+    """The flags of a dataclass with their defaults, one per line, for a help text."""
     items = list(options_of(cls).values())
     heads = [item.flag if _is_switch(item) else f"{item.flag} {item.kind.metavar}" for item in items]
     width = max(map(len, heads))
@@ -63,7 +63,7 @@ def _is_switch(item: Option) -> bool:
 
 def _read(item: Option, word: str | None) -> Any:
     if word is None:
-        raise UsageError(f"{item.flag} takes {item.kind.words}: give one")
+        raise UsageError(f"{item.flag} takes {item.kind.words}: give a value")
     value = item.read(word)
     item.require(value)
     return value

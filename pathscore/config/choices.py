@@ -1,8 +1,8 @@
 """The names that the command line offers, one tuple per table, in the order of the tables.
 
-The tables themselves (`pathscore.elbos.ELBOS`, `pathscore.data.DATASETS`, …) import torch, which takes seconds; help
-texts and near-miss errors must not wait for it, so the names stand here as well. `tests/command/test_tables.py` fails
-as soon as a tuple and its table differ.
+The tables themselves (`pathscore.elbos.ELBOS`, `pathscore.data.DATASETS`, …) import torch, which takes seconds. Help
+texts and errors about misspelt names must not wait for it, so the names are repeated here.
+`tests/command/test_tables.py` fails when a tuple and its table differ.
 """
 
 CHOICES: dict[str, tuple[str, ...]] = {

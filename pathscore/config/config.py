@@ -1,9 +1,9 @@
 """The configuration of a run: every choice, its default and its meaning, in one place.
 
-`Config(model="vae", …)` is flat; its parents group the fields for the help text, and the program that `model` names
-adds a group of its own. A field whose default is None and whose word is "auto" is settled once the data are known, by
-the program and by `Config.settled(width)` from `SIZES`. `to_json`/`from_json` and `from_toml` keep it in files; unknown
-keys and values are refused by name. Nothing here imports torch.
+`Config(model="vae", …)` is flat. Its parents group the fields for the help text. The program that `model` names adds a
+group of its own. A field whose default is None and whose word is "auto" gets its value once the data are known, from
+the program or from `Config.settled(width)` with `SIZES`. `to_json`, `from_json` and `from_toml` write and read files.
+Errors name unknown keys and values. Nothing here imports torch.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ NOT_ONE = Check("must be finite and not 1", lambda value: abs(value) < math.inf 
 
 
 def named(text: str) -> list[str]:
-    """The estimators that a word names: "z1=disarm,z2=gumbel(temperature=0.3)" → disarm, gumbel."""
+    """The estimators in the value of a flag: "z1=disarm,z2=gumbel(temperature=0.3)" → disarm, gumbel."""
     parts = re.split(r",(?![^()]*\))", text)  # commas outside parentheses
     return [part.split("(")[0].split("=")[-1].strip() for part in parts]
 
@@ -50,7 +50,7 @@ class Kind:
 
     model: str = option(
         "vae",
-        "kind of program; FILE.py:NAME for one of your own",
+        "kind of program; FILE.py:NAME for your own",
         choices=names_of_programs,
         names=lambda word: [] if is_file(word) else [word],
         form="|FILE.py:NAME",
@@ -62,18 +62,18 @@ class Kind:
 class Objective:
     """The objective and its gradient"""
 
-    elbo: str = option("trace", "bound, and how costs are credited to sites", choices="elbo")
+    elbo: str = option("trace", "bound to maximise, and the costs that each site's gradient uses", choices="elbo")
     estimator: str | None = option(
-        None, "how the gradient passes each sample site", choices="estimator", names=named, form=SITES
+        None, "gradient estimator of each sample site", choices="estimator", names=named, form=SITES
     )
-    particles: int | None = option(None, "draws of z per data point", check=between(1, 10**6), none="auto")
+    particles: int | None = option(None, "particles: draws of z per data point", check=between(1, 10**6), none="auto")
     alpha: float = option(0.0, "order of the Rényi bound (0: importance-weighted)", check=NOT_ONE)
-    fill: str = option("geometric", "weight that stands in for a particle in vimco's signal", choices="fill")
+    fill: str = option("geometric", "replacement of a particle's weight in vimco's baseline", choices="fill")
     insomnia: float = option(1.0, "share of the wake phase in the guide's gradient", check=between(0, 1))
-    kl: str = option("sampled", "KL terms under trace and tracegraph", choices="kl")
-    free_bits: float = option(0.0, "nats of each layer's KL term that cost nothing", check=NOT_NEGATIVE)
-    kl_weight: float = option(1.0, "weight of the latent terms", check=NOT_NEGATIVE)
-    kl_warmup: float = option(0.0, "epochs over which the weight rises from 0", check=NOT_NEGATIVE)
+    kl: str = option("sampled", "how trace and tracegraph compute the KL terms", choices="kl")
+    free_bits: float = option(0.0, "free bits: nats of KL per layer without a penalty", check=NOT_NEGATIVE)
+    kl_weight: float = option(1.0, "weight of the KL terms (β)", check=NOT_NEGATIVE)
+    kl_warmup: float = option(0.0, "epochs over which the KL weight rises from 0", check=NOT_NEGATIVE)
     track_variance: str | None = option(
         None,
         "estimators whose gradient variance is logged after each epoch",
@@ -89,10 +89,10 @@ class Data:
 
     dataset: str | None = option(None, "named data set", choices="dataset", none="auto")
     data: str | None = option(
-        None, "own data instead: FILE.npz with x, x_test if split already, y and y_test for labels", check=FILLED
+        None, "your own data: FILE.npz with an array x, and optionally x_test, y, y_test (labels)", check=FILLED
     )
-    data_dir: str = option("data", "folder of downloaded sets", check=FILLED)
-    binarize: str | None = option(None, "how grey values become 0 and 1", choices="binarize", none="auto")
+    data_dir: str = option("data", "folder for downloaded data sets", check=FILLED)
+    binarize: str | None = option(None, "how grey values are turned into 0 and 1", choices="binarize", none="auto")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,43 +100,45 @@ class Optimisation:
     """Optimisation"""
 
     epochs: int | None = option(None, "passes over the training set", check=between(1, 10**9), none="auto")
-    steps: int | None = option(None, "optimiser steps, instead of --epochs", check=between(1, 10**12))
+    steps: int | None = option(None, "number of optimiser steps, instead of --epochs", check=between(1, 10**12))
     batch_size: int | None = option(None, "data points per step", check=between(1, 10**7), none="auto")
-    optimizer: str = option("adam", "update rule", choices="optimizer")
+    optimizer: str = option("adam", "optimiser", choices="optimizer")
     lr: float = option(1e-3, "learning rate", check=POSITIVE)
     estimator_lr: float | None = option(
         None, "learning rate of an estimator's own parameters (none: --lr)", check=POSITIVE
     )
     betas: tuple[float, ...] = option((0.9, 0.999), "Adam's two decay rates", check=FRACTION)
     eps: float = option(1e-8, "Adam's ε", check=POSITIVE)
-    weight_decay: float = option(0.0, "decoupled decay for adamw, L2 otherwise", check=NOT_NEGATIVE)
+    weight_decay: float = option(0.0, "weight decay: decoupled for adamw, L2 penalty otherwise", check=NOT_NEGATIVE)
     momentum: float = option(0.0, "momentum of sgd", check=FRACTION)
-    schedule: str = option("constant", "learning rate over the run", choices="schedule")
+    schedule: str = option("constant", "learning rate schedule", choices="schedule")
     warmup: int = option(0, "steps over which the learning rate rises from 0", check=between(0, 10**9))
-    clip: float | None = option(None, "largest global norm of the gradient", check=POSITIVE)
+    clip: float | None = option(None, "clip the global norm of the gradient to this value", check=POSITIVE)
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
     """The machine and the evaluation"""
 
-    seed: int = option(0, "of initial weights, order, noise and draws", check=between(0, 2**63 - 1))
+    seed: int = option(0, "seed of initial weights, order of the data and draws", check=between(0, 2**63 - 1))
     device: str = option("cpu", "auto, cpu, mps, cuda or cuda:N", check=DEVICE)
-    dtype: str = option("float32", "of parameters and data", choices="dtype")
-    threads: int | None = option(None, "threads of tensor work", check=between(1, 1024), none="auto")
+    dtype: str = option("float32", "floating-point type of parameters and data", choices="dtype")
+    threads: int | None = option(None, "number of threads for tensor operations", check=between(1, 1024), none="auto")
     compile: str = option(
         "auto", "run steps as one compiled graph; auto: from 10 000 steps, 5 000 on cuda", choices="compile"
     )
     matmul_precision: str = option(
-        "highest", "of float32 matrix products in training; medium: bfloat16", choices="matmul_precision"
+        "highest", "precision of float32 matrix products in training; medium: bfloat16", choices="matmul_precision"
     )
-    eval_samples: int | None = option(None, "draws per point of log p(x)", check=between(1, 10**7), none="auto")
+    eval_samples: int | None = option(
+        None, "importance samples per data point for log p(x)", check=between(1, 10**7), none="auto"
+    )
 
 
 GROUPS = (Kind, Objective, Data, Optimisation, Machine)
-"""The groups that every run has; those of a program come second."""
+"""The groups of options that every run has. In the help, the program's own options come after the first group."""
 
-# What "auto" means, for rows of up to 256 values and for larger ones.
+# The values of "auto", for rows of up to 256 values (True) and for larger ones.
 SMALL_WIDTH = 256
 SIZES: dict[bool, dict[str, Any]] = {
     True: {"batch_size": 64, "epochs": 60, "eval_samples": 1000},
@@ -146,14 +148,14 @@ SIZES: dict[bool, dict[str, Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Machine, Optimisation, Data, Objective, Kind):
-    """Every choice of a run. `Config()` holds the defaults; `validate` refuses what no run could use.
+    """Every choice of a run. `Config()` holds the defaults; `validate` checks the values.
 
-    `Config(model=…, latent=…, …)` takes the options of its program as well: it makes an instance of the subclass that
-    has them, one for each program.
+    `Config(model=…, latent=…, …)` also takes the options of its program. It makes an instance of a subclass that has
+    these options; there is one subclass per program.
     """
 
     def __new__(cls, **values: Any) -> "Config":
-        """Instances belong to the subclass with the options of the program that they name."""
+        """An instance of the subclass with the options of the program that `model` names."""
         made: type = cls
         if cls is Config:
             made = config_class(find(values.get("model", DEFAULTS["model"])).options)
@@ -171,7 +173,7 @@ class Config(Machine, Optimisation, Data, Objective, Kind):
         return cls(**{name: getattr(self, name) for name in options_of(cls)})
 
     def validate(self) -> "Config":
-        """Self, or UsageError in one line for the first value out of its choices or range."""
+        """Return self. Raises UsageError, in one line, for the first value outside its choices or range."""
         for name, item in options_of(type(self)).items():
             item.require(getattr(self, name))
         if len(self.betas) != 2:
@@ -181,7 +183,7 @@ class Config(Machine, Optimisation, Data, Objective, Kind):
         return self
 
     def settled(self, width: int, program: Mapping[str, Any]) -> "Config":
-        """A copy with each "auto" settled that rows of `width` values settle; `program`: what the program wants."""
+        """A copy with values for "auto" that suit rows of `width` values. `program`: values that the program chose."""
         sizes = {**SIZES[width <= SMALL_WIDTH], "binarize": "none", **program}
         if self.steps is not None or (self.epochs is None and program.get("steps") is not None):
             del sizes["epochs"]
@@ -190,7 +192,7 @@ class Config(Machine, Optimisation, Data, Objective, Kind):
         return dataclasses.replace(self, **{k: v for k, v in sizes.items() if getattr(self, k) is None})
 
     def to_json(self) -> str:
-        """The configuration as JSON, one key a line; `from_json` reads it back equal."""
+        """The configuration as JSON, one key per line. `from_json` reads it back unchanged."""
         return (
             json.dumps({name: getattr(self, name) for name in options_of(type(self))}, indent=2, ensure_ascii=False)
             + "\n"
@@ -213,7 +215,7 @@ class Config(Machine, Optimisation, Data, Objective, Kind):
 
     @classmethod
     def from_json(cls, text: str, where: str = "config.json") -> "Config":
-        """Inverse of `to_json`; UsageError when the text is no JSON object or a key is unknown."""
+        """Inverse of `to_json`. Raises UsageError when the text is not a JSON object or a key is unknown."""
         try:
             values = json.loads(text)
         except json.JSONDecodeError as error:
@@ -224,7 +226,7 @@ class Config(Machine, Optimisation, Data, Objective, Kind):
 
     @classmethod
     def from_toml(cls, path: str | Path) -> "Config":
-        """A preset file: keys as flags without dashes; tables (`[data]`) may group them and mean nothing more."""
+        """A preset file, whose keys are flags without the dashes. Tables (`[data]`) may group them, with any name."""
         try:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
@@ -238,7 +240,7 @@ class Config(Machine, Optimisation, Data, Objective, Kind):
 
 
 FREE = ("epochs", "steps", "threads", "device", "compile", "data_dir", "eval_samples", "track_variance")
-"""What a resumed run may change: how long and where it goes on, not what it is."""
+"""The options that a resumed run may change: its length, and the machine it runs on."""
 
 COMMON: dict[str, Option] = {name: item for group in GROUPS for name, item in options_of(group).items()}
 """The options of every run, whatever its program."""

@@ -1,8 +1,8 @@
-"""What an option is: a dataclass field with a default, one line of meaning, and the values that it accepts.
+"""An option is a dataclass field with a default, one line of help, and the values that it accepts.
 
-`option(default, help, choices=…, check=…)` makes such a field. `KINDS` says, per type annotation, how a value is read
-from text, how it is shown, and how a value from JSON or TOML is accepted; the command line, the configuration files
-and the README are all generated from it.
+`option(default, help, choices=…, check=…)` makes such a field. For each type annotation, `KINDS` says how a value is
+read from text, how it is shown, and how a value from JSON or TOML is checked. The command line and the configuration
+files use it.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from pathscore.errors import UsageError, unknown
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """A condition on a value and the words that say it: "must be positive"."""
+    """A condition on a value, and its wording in an error: "must be positive"."""
 
     words: str
     holds: Callable[[Any], bool]
@@ -47,10 +47,12 @@ def option(
 ) -> Any:
     """A field of a configuration.
 
-    `choices` are the words that it accepts, a function that returns them, or the name of a tuple in
-    `pathscore.config.choices.CHOICES`; the value is one of them, or `names` finds in it those that must be, and `form`
-    says in the help what else it may look like. `check` applies to the value, or to each member of a tuple. `none` is
-    the word that stands for None on the command line ("auto", "none").
+    choices: the words that it accepts, a function that returns them, or the name of a tuple in
+        `pathscore.config.choices.CHOICES`.
+    names: a function that extracts from a value the names that must be among the choices; by default the value itself.
+    form: what else the value may look like, for the help text.
+    check: a condition on the value, or on each member of a tuple.
+    none: the word for None on the command line ("auto", "none").
     """
     metadata = {"help": help, "choices": choices, "names": names, "check": check, "none": none, "form": form}
     return dataclasses.field(default=default, metadata=metadata)
@@ -58,7 +60,7 @@ def option(
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """How one type of value is read from a word, shown as a word, and accepted from a file."""
+    """How values of one type are read from a word, shown as a word, and checked when they come from a file."""
 
     metavar: str
     read: Callable[[str], Any]
@@ -100,7 +102,7 @@ KINDS: dict[Any, Kind] = {
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One field of a configuration, with what `option` recorded about it."""
+    """One field of a configuration with the arguments that `option` was called with."""
 
     name: str
     default: Any
@@ -115,7 +117,7 @@ class Option:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The words that the option accepts; empty where any value may do."""
+        """The words that the option accepts; empty where it has no fixed choices."""
         if callable(self.choices):
             return tuple(self.choices())
         return CHOICES[self.choices] if isinstance(self.choices, str) else tuple(self.choices or ())
@@ -126,7 +128,7 @@ class Option:
         return "--" + self.name.replace("_", "-")
 
     def read(self, word: str) -> Any:
-        """The value a command-line word stands for; UsageError names the flag."""
+        """The value of a command-line word. Raises UsageError, which names the flag."""
         if self.optional and word.lower() == self.none:
             return None
         try:
@@ -139,7 +141,7 @@ class Option:
         return self.none if value is None else self.kind.show(value)
 
     def accept(self, value: Any) -> Any:
-        """The value as a configuration holds it, from JSON or TOML; UsageError names the key."""
+        """The value for a configuration, from JSON or TOML. Raises UsageError, which names the key."""
         if value is None:
             if self.optional:
                 return None
@@ -151,7 +153,7 @@ class Option:
         return float(value) if self.kind is KINDS[float] else value
 
     def require(self, value: Any) -> None:
-        """Raise UsageError unless the value is one of the choices (where there are any) and passes its check."""
+        """Raise UsageError unless the value is one of the choices (where there are any) and passes the check."""
         if value is None:
             return
         for name in self.names(value) if self.names else [value] if self.choices else ():

@@ -2,12 +2,12 @@
 
     load_dataset(name, data_dir, download) -> Dataset
     load_file(path, takes)                 -> Dataset
-    refuse_other(dataset, takes, model)    refuses a set that does not hold what a program takes
-    check_values(dataset, likelihood, binarize)   refuses values that the likelihood has no density for
+    refuse_other(dataset, takes, model)    raises an error where a set does not hold what a program takes
+    check_values(dataset, likelihood, binarize)   raises an error for values that the likelihood has no density for
 
-A set is a tensor x (N, X) of float32, pixels flat, their layout in `shape`, and labels where it has them; batches are
-index slices of these. What an epoch makes of it, binarised and in order, is in `pathscore.data.epochs`. To add a set:
-one entry in `DATASETS`.
+A set is a tensor x (N, X) of float32 with flat pixels, whose layout is `shape`, and labels where it has them. Batches
+are index slices of these. `pathscore.data.epochs` binarises the data and orders the rows of an epoch. To add a set, add
+an entry to `DATASETS`.
 """
 
 from collections.abc import Callable
@@ -48,8 +48,8 @@ __all__ = [
 class Source:
     """An entry of `DATASETS`: how a named set is read.
 
-    kind: as `Dataset.kind`. offline: whether it comes with the installation. load: (folder, download) -> Dataset.
-    holds: what is in it, in the words of `pathscore.programs.entry.HOLDS`.
+    kind: as `Dataset.kind`. offline: whether it is part of the installation. load: (folder, download) -> Dataset.
+    holds: what it contains, as members of `pathscore.programs.entry.HOLDS`.
     """
 
     name: str
@@ -61,14 +61,14 @@ class Source:
 
 
 def _unit_images(name: str, arrays: tuple[Tensor, Tensor, Tensor, Tensor]) -> Dataset:
-    """Bytes (N, H, W) to the unit interval, flat."""
+    """Flat rows in the unit interval from bytes (N, H, W)."""
     x, labels, x_test, labels_test = arrays
     shape = (1, *x.shape[1:])
     return Dataset(name, "unit", x.flatten(1) / 255, x_test.flatten(1) / 255, labels, labels_test, shape)
 
 
 def _digits(data_dir: Path, download: bool) -> Dataset:
-    """1 500 and 297 rows in an order that is fixed for good: by writer, as published, the two would differ."""
+    """1 500 and 297 rows in a fixed random order. The published order is by writer, so the two parts would differ."""
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
@@ -120,8 +120,8 @@ def load_dataset(name: str, data_dir: str | Path | None = None, download: bool =
     except Unreachable as error:
         offline = ", ".join(source.name for source in DATASETS.values() if source.offline)
         raise DataError(
-            f"--dataset {name}: {error}; point --data-dir at a folder that has it, or choose what works offline: "
+            f"--dataset {name}: {error}; point --data-dir at a folder that has it, or choose one that works offline: "
             f"--dataset {offline}, or --data FILE.npz"
         ) from error
     except OSError as error:
-        raise DataError(f"--dataset {name}: {error}: make --data-dir a folder that can be read") from error
+        raise DataError(f"--dataset {name}: {error}: give --data-dir a folder that can be read") from error

@@ -1,8 +1,8 @@
-"""Batches as slices: `Batches(data, size, seed, binarize).rest(epoch, batch)` yields tuples of tensors, B ≤ `size`
+"""Batches as slices: `Batches(data, size, seed, binarize).rest(epoch, batch)` yields tuples of tensors of B ≤ `size`
 rows.
 
-An epoch is the whole set, its rows x binarised at once, read in the order `epoch_order(N, seed, epoch)`: a pure
-function of (seed, epoch, batch), so a run that resumes in the middle of an epoch sees the batches it would have seen.
+An epoch binarises the rows x of the whole set and reads them in the order `epoch_order(N, seed, epoch)`. A batch is a
+pure function of (seed, epoch, batch), so a run that is resumed within an epoch gets the same batches.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from pathscore.data.epochs import binarize, epoch_order
 
 
 class Batches:
-    """The rows of `data`, tensors with the same first axis N, in batches of `size`; the last one holds what is left.
+    """Batches of `size` rows of `data`, tensors with the same first axis N; the last batch holds the remaining rows.
 
     Only the first tensor, x, is binarised. Without data, (), an epoch is one empty batch.
     """
@@ -27,7 +27,7 @@ class Batches:
         return -(-len(self.data[0]) // self.size) if self.data else 1
 
     def rest(self, epoch: int, batch: int = 0) -> Iterator[Arguments]:
-        """The batches of an epoch from the given one on."""
+        """The batches of an epoch, starting at number `batch`."""
         if not self.data:
             yield from [()] * (1 - batch)
             return

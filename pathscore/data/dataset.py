@@ -1,4 +1,4 @@
-"""The record of a data set in memory, and what it holds: `Dataset.arguments(takes) -> the tensors of a call`."""
+"""A data set in memory: `Dataset.arguments(takes) -> the tensors of a call`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 from pathscore.errors import DataError
 
 Arguments = tuple[Tensor, ...]
-"""The tensors of one call of a program, each with the data points along the first axis; () where it takes no data."""
+"""The tensors of one call of a program, with the data points along the first axis; () for a program without data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +19,7 @@ class Dataset:
     kind: "binary" (all 0 or 1), "unit" (in [0, 1]), "count" (0, 1, 2, …) or "real".
     x: (N, X) float32, or (N, T, X) for sequences; x_test: the same for N' held-out rows.
     labels, labels_test: (N,), (N',), int64 for classes and float32 for numbers, or None.
-    lengths, lengths_test: (N,), (N',) int64, how many of the T steps of a sequence there are; None for other data.
+    lengths, lengths_test: (N,), (N',) int64, the number of valid steps of each sequence; None for other data.
     shape: (C, H, W) of an image, (X,) of a row, (T, X) of a sequence.
     """
 
@@ -35,12 +35,12 @@ class Dataset:
 
     @property
     def holds(self) -> tuple[str, ...]:
-        """What it holds, in the words of `pathscore.programs.entry.HOLDS`."""
+        """What it contains, as members of `pathscore.programs.entry.HOLDS`."""
         rows = "sequences" if self.lengths is not None else "counts" if self.kind == "count" else "rows"
         return (rows, "labels") if self.labels is not None else (rows,)
 
     def arguments(self, takes: Sequence[str], test: bool = False) -> Arguments:
-        """The tensors that a program takes, of the training rows or of the held-out ones."""
+        """The tensors that a program takes, for the training rows or the held-out rows."""
         given = {
             "rows": (self.x_test if test else self.x,),
             "labels": (self.labels_test if test else self.labels,),
@@ -51,13 +51,13 @@ class Dataset:
 
 
 NOTHING = Dataset("no data", "real", torch.zeros(0, 0), torch.zeros(0, 0), None, None, (0,))
-"""The data of a program that needs none."""
+"""The data set of a program that takes no data."""
 
 
 def refuse_other(dataset: Dataset, takes: Sequence[str], model: str) -> None:
-    """Raise DataError, in words, unless the data set holds what a program takes.
+    """Raise DataError unless the data set holds what a program takes.
 
-    A program of rows is served by counts too, which are numbers as well.
+    A program that takes rows accepts counts too, because counts are numbers.
     """
     holds = (*dataset.holds, *(["rows"] if "counts" in dataset.holds else []))
     lacking = [name for name in takes if name not in holds]

@@ -1,10 +1,10 @@
-"""What one epoch sees: the binarised data and the order of the rows, as pure functions of (seed, epoch).
+"""The binarised data and the order of the rows in an epoch, as pure functions of (seed, epoch).
 
     binarize(x, mode, seed, epoch) : x (N, X) in [0, 1] -> (N, X) of zeros and ones
     epoch_order(n, seed, epoch)    : -> permutation (N,) int64; a batch is a slice of it, `x[order[start:stop]]`
 
-Row i of either depends on (seed, epoch, i) alone: never on the batch size, the chunk size, the device, or what was
-drawn before, so a resumed run sees what the uninterrupted one would have.
+Row i depends only on (seed, epoch, i). It does not depend on the batch size, the chunk size, the device, or earlier
+draws. A resumed run therefore sees the same data as an uninterrupted one.
 """
 
 import hashlib
@@ -17,23 +17,24 @@ from pathscore.errors import unknown
 BINARIZE = ("static", "dynamic", "threshold", "none")
 
 CHUNK_ROWS = 4096
-"""Rows of random numbers held at once: 13 MB for 784 pixels."""
+"""Rows of random numbers in memory at once: 13 MB for 784 pixels."""
 
 
 def _generator(purpose: str, seed: int, epoch: int) -> torch.Generator:
-    """A CPU generator for one purpose in one epoch; hashed, so that (1, 2) and (2, 1) are unrelated streams."""
+    """A CPU generator for one purpose in one epoch. Its seed is a hash, so (1, 2) and (2, 1) give unrelated streams."""
     digest = hashlib.blake2b(f"{purpose} {seed} {epoch}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 def binarize(x: Tensor, mode: str, seed: int = 0, epoch: int = 0) -> Tensor:
-    """Zeros and ones out of grey values.
+    """Turn grey values into zeros and ones.
 
     mode "static"   : b ~ Bernoulli(x), the same draw in every epoch
          "dynamic"  : b ~ Bernoulli(x), drawn anew each epoch
          "threshold": b = 1[x > ½]
          "none"     : x itself
-    x: (N, X) in [0, 1], the whole set; any device and float dtype. Returns the like of x. Values 0 and 1 stay put.
+    x: (N, X) in [0, 1], the whole set, on any device and of any float dtype. The result has the same device and dtype.
+    Values 0 and 1 do not change.
 
     Raises `UsageError` for an unknown mode.
 

@@ -1,9 +1,9 @@
-"""MNIST and its like: 28×28 images in four idx files, in the folder that torchvision keeps them in.
+"""MNIST and similar sets: 28×28 images in four idx files, in the folder that torchvision uses.
 
     read(IdxSet, data_dir, download) -> train images, train labels, test images, test labels
 
-Images are uint8 (N, 28, 28), labels int64 (N,). torchvision's class reads and downloads; each file is checked first, by
-kind, size, header and, where it is known, sha256: torchvision reads a file with altered pixels and says nothing.
+Images are uint8 (N, 28, 28), labels int64 (N,). torchvision's class reads and downloads the files. Before that, each
+file is checked by kind, size, header and, where it is known, sha256: torchvision does not notice altered pixels.
 """
 
 import hashlib
@@ -32,13 +32,13 @@ IdxArrays = tuple[Tensor, Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class IdxSet:
-    """A set in four idx files: torchvision's class, which also names the folder, and what sha256 is known of."""
+    """A set in four idx files: torchvision's class, which also names the folder, and the known sha256 of the files."""
 
     cls: str
     sha256: dict[str, str] = field(default_factory=dict)
 
     def folder(self, data_dir: Path) -> Path:
-        """Where the files lie under `data_dir`."""
+        """The folder of the files in `data_dir`."""
         return data_dir / self.cls / "raw"
 
 
@@ -55,7 +55,7 @@ FASHION_MNIST = IdxSet("FashionMNIST")
 
 
 def damage(path: Path, shape: tuple[int, ...], sha256: str | None = None) -> str | None:
-    """What is wrong with an idx file of unsigned bytes that should hold `shape`; None if nothing is."""
+    """What is wrong with an idx file of unsigned bytes that should hold `shape`; None if it is correct."""
     content = path.read_bytes()
     size = 4 + 4 * len(shape) + math.prod(shape)
     if not content:
@@ -65,7 +65,7 @@ def damage(path: Path, shape: tuple[int, ...], sha256: str | None = None) -> str
     if content[:2] == b"\x1f\x8b":
         return "is still compressed: rename it to end in .gz"
     if content[:4] != bytes([0, 0, 8, len(shape)]):
-        return f"is no idx file of bytes with {len(shape)} dimensions: it starts with {content[:4].hex(' ')}"
+        return f"is not an idx file of bytes with {len(shape)} dimensions: it starts with {content[:4].hex(' ')}"
     counts = struct.unpack_from(f">{len(shape)}I", content.ljust(size, b"\0"), 4)
     if counts != shape:
         return f"holds {'×'.join(map(str, counts))} values, not {'×'.join(map(str, shape))}"
@@ -77,9 +77,10 @@ def damage(path: Path, shape: tuple[int, ...], sha256: str | None = None) -> str
 
 
 def read(source: IdxSet, data_dir: Path, download: bool) -> IdxArrays:
-    """The four arrays of a set, fetched into `data_dir` first if they are missing and `download` holds.
+    """The four arrays of a set. Missing files are first downloaded into `data_dir` if `download` is true.
 
-    Raises `DataError` for a damaged file, naming it, and `Unreachable` for a missing one that cannot be fetched.
+    Raises `DataError`, which names the file, for a damaged file, and `Unreachable` for a missing file that cannot be
+    downloaded.
     """
     folder = source.folder(data_dir)
     present = [name for name in FILES if (folder / name).is_file()]
@@ -100,7 +101,7 @@ def _check(source: IdxSet, folder: Path, names: list[str]) -> None:
 
 
 def _fetch(source: IdxSet, data_dir: Path, download: bool) -> None:
-    """Have torchvision download or unpack the files that are missing."""
+    """Download or unpack missing files with torchvision."""
     folder = source.folder(data_dir)
     missing = f"{', '.join(name for name in FILES if not (folder / name).is_file())} not in {folder}"
     packed = [folder / f"{name}.gz" for name in FILES]

@@ -1,7 +1,7 @@
-"""Is there a network, and a download that cannot hang: `with download_from(urls, what): …`.
+"""Downloads with time limits: `with download_from(urls, what): …`.
 
-torchvision's downloads have no time limit, so a machine without a network would wait for minutes. Here a connection is
-tried first, and what follows runs under a limit on how long it may stand still.
+torchvision's downloads have no time limit, so a machine without a network would wait for minutes. This context tries a
+connection first, and sets a limit on the time that a download may stand still.
 """
 
 import queue
@@ -13,20 +13,20 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 ANSWER_SECONDS = 0.5
-"""How long a server may take to accept a connection before the network counts as absent."""
+"""Seconds that a server may take to accept a connection."""
 
 STALL_SECONDS = 20.0
-"""How long a running download may stand still."""
+"""Seconds that a running download may stand still."""
 
 
 class Unreachable(Exception):
-    """Something is not in its folder and cannot be downloaded; the message says what, where and why."""
+    """A file is missing and cannot be downloaded. The message says which, where and why."""
 
 
 def answers(urls: Sequence[str], seconds: float = ANSWER_SECONDS) -> bool:
     """Whether the server of any of `urls`, or the proxy that leads to it, accepts a connection within `seconds`.
 
-    The names are looked up in threads that are left behind: a name lookup has no time limit of its own.
+    The host names are looked up in threads that are not joined, because a name lookup has no time limit.
     """
     results: queue.Queue[bool] = queue.Queue()
     proxies = urllib.request.getproxies()
@@ -50,9 +50,9 @@ def answers(urls: Sequence[str], seconds: float = ANSWER_SECONDS) -> bool:
 
 @contextmanager
 def download_from(urls: Sequence[str], what: str) -> Iterator[None]:
-    """A block that downloads from `urls`; `Unreachable` when no server answers or the download breaks off.
+    """A context for a download from `urls`. Raises `Unreachable` when no server answers or the download fails.
 
-    `what` says what is missing, and opens the error's message. Without `urls` no network is needed.
+    `what` says what is missing; the error message begins with it. Without `urls` no network is needed.
     """
     if urls and not answers(urls):
         raise Unreachable(f"{what}, and no server to download it from answered within {ANSWER_SECONDS} s")

@@ -1,10 +1,11 @@
-"""Omniglot: 32 460 drawings of 1 623 characters, through torchvision, brought down from 105×105 to 28×28.
+"""Omniglot: 32 460 drawings of 1 623 characters, from torchvision, resized from 105×105 to 28×28.
 
     read(data_dir, download) -> train images, train labels, test images, test labels
 
-Images are uint8 (N, 28, 28), ink 255 on 0 as in MNIST; labels int64 (N,), characters numbered through both parts.
-Train is the background set (19 280 drawings), test the evaluation set (13 180 drawings of other characters). Published
-log-likelihoods on "Omniglot 28×28" use another split, 24 345 and 8 070, of both sets mixed.
+Images are uint8 (N, 28, 28), with ink 255 on 0 as in MNIST. Labels are int64 (N,); the characters of both parts are
+numbered together. The training set is Omniglot's background set (19 280 drawings), the test set its evaluation set
+(13 180 drawings of other characters). Published log-likelihoods on "Omniglot 28×28" use another split: both sets mixed,
+24 345 and 8 070 drawings.
 """
 
 from pathlib import Path
@@ -25,9 +26,10 @@ SIDE = 28
 
 
 def read(data_dir: Path, download: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The four arrays, fetched into `data_dir` first if they are missing and `download` holds; takes some 10 s.
+    """The four arrays; takes about 10 s. Missing files are first downloaded into `data_dir` if `download` is true.
 
-    Raises `DataError` for a damaged archive or drawing, naming it, and `Unreachable` for one that cannot be fetched.
+    Raises `DataError`, which names the file, for a damaged archive or drawing, and `Unreachable` for a missing archive
+    that cannot be downloaded.
     """
     (x, labels), (x_test, labels_test) = (_read_part(part, data_dir, download) for part in PARTS)
     return x, labels, x_test, labels_test + PARTS["images_background"][2]
@@ -56,7 +58,7 @@ def _read_part(part: str, data_dir: Path, download: bool) -> tuple[Tensor, Tenso
 
 
 def _shrunk(path: str | Path) -> np.ndarray:
-    """A drawing, black ink on white, as (28, 28) bytes with ink 255; each pixel the mean of the area it covers."""
+    """A drawing, black ink on white, as (28, 28) bytes with ink 255. Each pixel is the mean of the area it covers."""
     from PIL import Image
 
     try:

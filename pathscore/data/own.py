@@ -14,22 +14,21 @@ from pathscore.data.values import kind_of, refuse_not_finite
 from pathscore.errors import DataError
 
 NAMES = ("x", "x_test", "y", "y_test", "lengths", "lengths_test")
-"""The arrays that are read; others in the archive are left alone."""
+"""The arrays that are read; other arrays in the archive are ignored."""
 
 UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
-"""What `np.load` raises on damaged archives: found by flipping bits."""
+"""The errors that `np.load` raises on damaged archives, found by flipping bits."""
 
 
 def load_file(path: str | Path, takes: Sequence[str] = ("rows",)) -> Dataset:
-    """The arrays of an .npz archive: `x`, and where there are any `y` and `lengths`; `x_test` and so on if it is split.
+    """The arrays of an .npz archive: `x`, optionally `y` and `lengths`; and `x_test`, `y_test`, … if it is split.
 
-    x: (N, X), (N, H, W) or (N, C, H, W), of bool, int or float; (N, T, X) beside `lengths` (N,) for a program that
-    takes sequences. y: (N,), whole numbers for classes, others as float32. Without `x_test` every tenth row is held
-    out, and with fewer than ten rows the test set is x itself. Integers other than 0 and 1 are counts for a program
-    that takes counts; for others they are refused, as they are most often pixels from 0 to 255, and as they stand fit
-    no likelihood.
+    x: (N, X), (N, H, W) or (N, C, H, W), of bool, int or float; (N, T, X) with `lengths` (N,) for a program that takes
+    sequences. y: (N,), whole numbers for classes, other numbers as float32. Without `x_test` every tenth row is held
+    out; with fewer than ten rows the test set is x itself. Only a program that takes counts accepts integers other than
+    0 and 1. For other programs they are an error: most often they are pixels from 0 to 255 that should be scaled.
 
-    Raises `DataError`, naming the file and the remedy.
+    Raises `DataError`, which names the file and the remedy.
     """
     path = Path(path).expanduser()
     arrays = _read_npz(path)
@@ -48,12 +47,12 @@ def load_file(path: str | Path, takes: Sequence[str] = ("rows",)) -> Dataset:
 
 
 def _countable(array: np.ndarray, takes: Sequence[str]) -> bool:
-    """Whether integers mean what they are: 0 and 1, or counts."""
+    """Whether an array of integers can be used as it is: zeros and ones, or counts."""
     return array.min() >= 0 and (array.max() <= 1 or "counts" in takes)
 
 
 def _split(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Every array in its training rows and every tenth row, held out; both are all rows where there are few."""
+    """Split every array into training rows and every tenth row, held out. With few rows both parts are all rows."""
     held_out = torch.arange(len(tensors["x"])) % 10 == 9
     if not held_out.any():
         return {**tensors, **{f"{name}_test": tensor for name, tensor in tensors.items()}}
@@ -71,18 +70,18 @@ def _refuse_unlike(path: Path, tensors: dict[str, Tensor]) -> None:
         stem, test = name.removesuffix("_test"), name.endswith("_test")
         of = "x_test" if test else "x"
         if stem != "x" and (of not in tensors or len(tensor) != len(tensors[of])):
-            raise DataError(f"{path}: {name} has {len(tensor)} members, one is needed for each row of {of}")
+            raise DataError(f"{path}: {name} has {len(tensor)} elements: give one for each row of {of}")
         if stem != "x" and "x_test" in tensors and f"{stem}_test" not in tensors:
             raise DataError(f"{path}: there are x_test and {stem}: give {stem}_test too")
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of `NAMES` that an archive has, x among them."""
+    """The arrays of an archive that are in `NAMES`, with at least x."""
     remedy = "write it with np.savez(file, x=…, x_test=…)"
     if not path.is_file():
         raise DataError(f"--data {path}: there is no such file")
     if not zipfile.is_zipfile(path):  # np.load would take a lone array, or a pickle, too
-        raise DataError(f"{path} is no .npz archive, or a truncated one: {remedy}")
+        raise DataError(f"{path} is not an .npz archive, or it is truncated: {remedy}")
     try:
         # Opened here, because np.load leaves the file open when the archive is damaged.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -96,7 +95,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _tensor(where: str, array: np.ndarray, takes: Sequence[str]) -> Tensor:
-    """A finite tensor with at least one row: float32 of rank two to four for x, a vector for what goes with it."""
+    """A finite tensor with at least one row: float32 of rank two to four for x, a vector for labels and lengths."""
     if array.dtype.kind not in "buif":
         raise DataError(f"{where} holds {array.dtype}, not numbers: convert it to float32")
     vector = not where.removesuffix("_test").endswith(": x")

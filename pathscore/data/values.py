@@ -1,7 +1,7 @@
-"""Has the likelihood a density for these values? `check_values(dataset, likelihood, binarize)`, before training.
+"""Check before training that the likelihood has a density for the data: `check_values(dataset, likelihood, binarize)`.
 
-Pyro checks values too, but only with validation on (off under `python -O`), at the first step, and without saying which
-flag would help; with it off, Bernoulli scores grey pixels and reports a bound that is none.
+Pyro checks values too, but only with validation on (off under `python -O`), only at the first step, and without naming
+the flag that would help. With validation off, a Bernoulli accepts grey pixels and reports a number that is not a bound.
 """
 
 import math
@@ -14,19 +14,19 @@ from pathscore.data.epochs import BINARIZE
 from pathscore.errors import DataError, unknown
 
 BINARY_LIKELIHOODS = ("bernoulli",)
-"""The likelihoods that are a density for zeros and ones only."""
+"""The likelihoods that have a density for zeros and ones only."""
 
 CHUNK_ROWS = 4096
-"""Rows looked at together: at most a few temporary copies of 13 MB for 784 pixels."""
+"""Rows that are checked together: at most a few temporary copies of 13 MB for 784 pixels."""
 
 
 def default_binarize(kind: str, likelihood: str) -> str:
-    """What data of a kind call for: "static" for grey values under a likelihood of zeros and ones, else "none"."""
+    """The default of --binarize: "static" for grey values with a likelihood of zeros and ones, otherwise "none"."""
     return "static" if kind == "unit" and likelihood in BINARY_LIKELIHOODS else "none"
 
 
 def kind_of(*arrays: Tensor, counts: bool = False) -> str:
-    """The kind of finite values: "binary" (all 0 or 1), "unit" (in [0, 1]), "count" where asked for, or "real"."""
+    """The kind of finite values: "binary" (all 0 or 1), "unit" (in [0, 1]), "count" (only if `counts`), or "real"."""
     if counts and not any(_first(x, _no_count) for x in arrays) and any(_first(x, _outside_unit) for x in arrays):
         return "count"
     if any(_first(x, _outside_unit) for x in arrays):
@@ -35,11 +35,11 @@ def kind_of(*arrays: Tensor, counts: bool = False) -> str:
 
 
 def check_values(dataset: Dataset, likelihood: str, binarize: str) -> None:
-    """Raise `DataError`, naming the array, the place and the remedy, unless the likelihood fits the data.
+    """Raise `DataError`, which names the array, the place and the remedy, unless the likelihood fits the data.
 
-    Refused for any likelihood: not two-dimensional, no rows or no columns, not float, x and x_test of different widths,
-    a shape that does not hold the width, NaN, Inf. For one of zeros and ones, or with binarisation: values outside
-    [0, 1]. For one of zeros and ones without binarisation: anything but 0 and 1.
+    An error for any likelihood: not two-dimensional, no rows or no columns, not float, different widths of x and
+    x_test, a shape that does not hold the width, NaN, Inf. For a likelihood of zeros and ones, or with binarisation:
+    values outside [0, 1]. For a likelihood of zeros and ones without binarisation: values other than 0 and 1.
     """
     if binarize not in BINARIZE:
         raise unknown("binarize", binarize, BINARIZE)
@@ -57,7 +57,7 @@ def check_values(dataset: Dataset, likelihood: str, binarize: str) -> None:
 
 
 def refuse_not_finite(where: str, x: Tensor) -> None:
-    """Raise `DataError` if x (N, X) has a NaN or an Inf, saying where."""
+    """Raise `DataError`, which names the place, if x (N, X) has a NaN or an Inf."""
     _refuse(where, x, _not_finite, "remove or fill such rows")
 
 
@@ -112,8 +112,8 @@ def _refuse(where: str, x: Tensor, bad, remedy: str) -> None:
 
 
 def _remedy(x: Tensor) -> str:
-    """What to do about values outside the unit interval, by what they look like."""
+    """A remedy for values outside the unit interval, chosen by their range."""
     low, high = x.min().item(), x.max().item()
     if low >= 0 and high <= 255 and torch.equal(x, x.round()):
-        return "they look like integers from 0 to 255, divide them by 255"
-    return f"they run from {low:g} to {high:g}, scale them or choose --likelihood normal with --binarize none"
+        return "they look like pixels from 0 to 255, divide them by 255"
+    return f"they range from {low:g} to {high:g}, scale them or choose --likelihood normal with --binarize none"

@@ -1,4 +1,4 @@
-"""torchvision, imported when a data set needs it and not before: `vision() -> torchvision.datasets`."""
+"""torchvision, imported only when a data set needs it: `vision() -> torchvision.datasets`."""
 
 from types import ModuleType
 
@@ -8,7 +8,7 @@ from pathscore.errors import DataError
 def vision() -> ModuleType:
     """`torchvision.datasets`; the import takes a second.
 
-    Raises `DataError` where torchvision is missing, or was built for another torch than the one that is installed.
+    Raises `DataError` where torchvision is missing, or was built for another version of torch.
     """
     try:
         import torchvision.datasets

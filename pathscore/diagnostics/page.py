@@ -1,7 +1,7 @@
 """The page of a run or a comparison: one self-contained HTML file, `render(title, subtitle, sections, footer) -> str`.
 
-Pictures are inlined twice, for light and for dark pages, and the browser picks one by `prefers-color-scheme`; a content
-policy in the page itself forbids any request. The frame is `page.html`.
+Each picture is inlined twice, for light and for dark pages, and the browser chooses by `prefers-color-scheme`. A
+content security policy in the page forbids any request. The template is `page.html`.
 """
 
 import base64
@@ -17,16 +17,16 @@ from pathscore.diagnostics.verdicts import Verdict, overall
 
 SUMMARY = {
     "guide": {
-        "good": "The guide: nothing is flagged; within what was checked it can be used as the posterior.",
-        "watch": "The guide: usable with care as the posterior; see what is marked below.",
-        "bad": "The guide: not to be used as the posterior as it is; see what is marked below.",
-        "unknown": "The guide: nothing could be judged.",
+        "good": "The guide: no check is flagged. As far as it was checked, it can be used as the posterior.",
+        "watch": "The guide: use it as the posterior with care; see the checks that are flagged below.",
+        "bad": "The guide: do not use it as the posterior as it is; see the checks that are flagged below.",
+        "unknown": "The guide: no check could be computed.",
     },
     "model": {
-        "good": "The model: nothing is flagged.",
-        "watch": "The model: some checks ask for care.",
-        "bad": "The model: some checks fail.",
-        "unknown": "The model: nothing could be judged.",
+        "good": "The model: no check is flagged.",
+        "watch": "The model: some checks are flagged; see below.",
+        "bad": "The model: some checks fail; see below.",
+        "unknown": "The model: no check could be computed.",
     },
 }
 
@@ -41,7 +41,7 @@ def draw_all(sections: Sequence[Section]) -> Drawn:
 
 
 def render(title: str, subtitle: str, sections: Sequence[Section], footer: str, drawn: Drawn | None = None) -> str:
-    """The whole page; pictures are drawn where `drawn` isn't given. Every text is escaped."""
+    """The whole page. Pictures are drawn if `drawn` is not given. Every text is escaped."""
     drawn = draw_all(sections) if drawn is None else drawn
     frame = Template(files("pathscore.diagnostics").joinpath("page.html").read_text(encoding="utf-8"))
     verdicts = [v for s in sections for v in s.verdicts]
@@ -60,12 +60,12 @@ def _text(value: object) -> str:
 
 
 def _prose(value: object) -> str:
-    """Escaped text with its --flags set as code, which doesn't break after their hyphens."""
+    """Escaped text with its --flags set as code, so that lines do not break after their hyphens."""
     return re.sub(r"(?<![\w-])--[a-z][\w-]*( [a-z]+(?=[);,.]))?", r"<code>\g<0></code>", _text(value))
 
 
 def _overview(verdicts: Sequence[Verdict]) -> str:
-    """The answer in one sentence each for guide and model, and what is flagged."""
+    """The overall result for guide and model, one sentence each, and the flagged checks."""
     lines = []
     for about, sentences in SUMMARY.items():
         own = [v for v in verdicts if v.about == about]

@@ -1,4 +1,4 @@
-"""One rule of judgement: two limits for a number, the words for each outcome, and what to try next."""
+"""A rule for a verdict: two limits for a number, a sentence for each outcome, and what to try next."""
 
 import math
 from dataclasses import dataclass
@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Rule:
-    """Limits and words for one number.
+    """Limits and wording for one number.
 
-    `limits`: beyond the first the outcome is "watch", beyond the second "bad"; `rising` when larger is worse. `about`:
-    "guide" or "model", whose fault a flag would be. `try_if_bad`: other advice for "bad" than for "watch".
+    limits: the outcome is "watch" beyond the first limit and "bad" beyond the second. A first limit of 0 means any
+        value that is significant.
+    rising: whether larger values are worse.
+    about: "guide" or "model": what the verdict judges.
+    try_if_bad: the advice for "bad", where it differs from that for "watch".
     """
 
     title: str
@@ -24,7 +27,7 @@ class Rule:
     about: str = "guide"
 
     def status(self, value: float) -> str:
-        """good, watch or bad; unknown for NaN."""
+        """The outcome of a value: good, watch or bad; unknown for NaN."""
         if math.isnan(value):
             return "unknown"
         sign = 1 if self.rising else -1
@@ -36,11 +39,11 @@ class Rule:
         return {"good": self.good, "watch": self.watch, "bad": self.bad}.get(status, "This could not be computed here.")
 
     def advice(self, status: str) -> str:
-        """What to try next after an outcome; nothing after a good one."""
+        """What to try next after an outcome; empty after a good one."""
         return {"watch": self.try_next, "bad": self.try_if_bad or self.try_next}.get(status, "")
 
     def threshold(self) -> str:
-        """The limits in words; a first limit of 0 means any size that can be told from chance."""
+        """The limits in words."""
         side = "above" if self.rising else "below"
         watch, bad = (self.form.format(limit) for limit in self.limits)
         first = f"watch {side} {watch}" if self.limits[0] else "watch: significant at 0.1 %"

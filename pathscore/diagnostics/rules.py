@@ -1,7 +1,7 @@
-"""The thresholds of every verdict and the words for each outcome, in one table.
+"""The thresholds of every verdict and the wording of each outcome, in one table.
 
-`RULES[name] -> Rule`. To change a threshold, change it here: the page, the numbers file and the documentation read
-this table. Nats are per data point.
+`RULES[name] -> Rule`. To change a threshold, change it here: the page and diagnostics.json read this table, and a test
+compares the documentation with it. Nats are per data point.
 """
 
 from pathscore.diagnostics.rule import Rule
@@ -11,8 +11,8 @@ REWEIGHT = (
     "or structured guide (--guide, --hidden), or an importance-weighted objective (--elbo iwae)."
 )
 PRIOR_DRAWS = (
-    "A guide trained on data sees little of what the model draws from its prior: compare the aggregate posterior with "
-    "the prior first. If they agree, the guide's family or its training is at fault."
+    "Compare the aggregate posterior with the prior first: a guide trained on real data may not have seen data like "
+    "those that the model simulates. If the two agree, the guide's family or its training is the cause."
 )
 
 RULES: dict[str, Rule] = {
@@ -21,8 +21,8 @@ RULES: dict[str, Rule] = {
         form="{:.2f} nat",
         limits=(0.1, 1.0),
         good="The guide is close to the posterior: the ELBO is nearly log p(x).",
-        watch="The guide differs visibly from the posterior; point estimates are usable, spreads may not be.",
-        bad="The guide is far from the posterior on a typical data point.",
+        watch="The guide differs from the posterior: its means are usable, its standard deviations may not be.",
+        bad="The guide is far from the posterior for a typical data point.",
         try_next=REWEIGHT,
     ),
     "exact_kl": Rule(
@@ -30,7 +30,7 @@ RULES: dict[str, Rule] = {
         form="{:.2f} nat",
         limits=(0.1, 1.0),
         good="The guide is close to the exact posterior.",
-        watch="The guide differs visibly from the exact posterior.",
+        watch="The guide differs from the exact posterior.",
         bad="The guide is far from the exact posterior.",
         try_next=REWEIGHT,
         try_if_bad="Use the exact posterior, which is known here; with discrete latents, train with --elbo enum.",
@@ -39,21 +39,21 @@ RULES: dict[str, Rule] = {
         title="Relative effective sample size (median)",
         form="{:.2f}",
         limits=(0.5, 0.1),
-        good="Most draws of the guide count fully: it can be used as it is.",
-        watch="Draws count unequally: reweight them before taking expectations.",
-        bad="Few draws carry almost all the weight: even reweighted estimates are noisy.",
+        good="Most draws of the guide have similar weights: the guide can be used as it is.",
+        watch="The draws have unequal weights: reweight them before taking expectations.",
+        bad="A few draws have almost all the weight: even reweighted estimates are noisy.",
         try_next=REWEIGHT,
-        try_if_bad="Ask for more draws (--draws), look at the gap above, prefer a longer importance run or NUTS.",
+        try_if_bad="Use more draws (--draws), look at the gap above, or use NUTS.",
         rising=False,
     ),
     "khat": Rule(
         title="Data points whose Pareto k-hat is too large",
         form="{:.1%}",
         limits=(0.05, 0.25),
-        good="The importance estimates can be trusted on nearly all data points.",
-        watch="On some data points the importance estimate must not be trusted (the KL may still be small).",
-        bad="On many data points the importance estimate must not be trusted (the KL may still be small).",
-        try_next="Draw more (--draws): the threshold rises with the number of draws.",
+        good="The importance-sampling estimates are reliable for nearly all data points.",
+        watch="For some data points the importance-sampling estimate is not reliable (the KL may still be small).",
+        bad="For many data points the importance-sampling estimate is not reliable (the KL may still be small).",
+        try_next="Use more draws (--draws): the threshold for k-hat rises with the number of draws.",
         try_if_bad="The guide's tails are lighter than the posterior's: widen it, or train with --elbo iwae.",
     ),
     "joint_gap": Rule(
@@ -90,37 +90,38 @@ RULES: dict[str, Rule] = {
         title="Calibration of ranks, simulated data",
         form="{:.3f} from uniform",
         limits=(0.0, 0.1),
-        good="On data of the model itself, true latents fall anywhere among the guide's draws equally often.",
-        watch="On data of the model itself, true latents fall in parts of the guide too often: detectable, small.",
-        bad="On data of the model itself, the ranks of the true latents are not uniform.",
+        good="On data simulated from the model, the ranks of the true latents among the guide's draws are uniform.",
+        watch="On data simulated from the model, the ranks of the true latents are not uniform; the deviation is "
+        "significant but small.",
+        bad="On data simulated from the model, the ranks of the true latents are far from uniform.",
         try_next=PRIOR_DRAWS,
     ),
     "coverage": Rule(
         title="Coverage of central intervals, largest error",
         form="{:.1%}",
         limits=(0.0, 0.1),
-        good="The guide's central intervals hold the true latents as often as they say.",
-        watch="The guide's central intervals are off by a detectable but small amount.",
-        bad="The guide's central intervals are wrong: don't quote them as credible intervals.",
-        try_next="Quote the observed coverage beside the nominal one.",
-        try_if_bad="Quote the observed coverage instead, or reweight the draws.",
+        good="The guide's central intervals contain the true latents as often as they should.",
+        watch="The coverage of the guide's central intervals is wrong by a significant but small amount.",
+        bad="The coverage of the guide's central intervals is wrong: do not report them as credible intervals.",
+        try_next="Report the observed coverage beside the nominal one.",
+        try_if_bad="Report the observed coverage instead, or reweight the draws.",
     ),
     "amortisation": Rule(
         title="Amortisation gap",
         form="{:.2f} nat",
         limits=(0.2, 2.0),
-        good="The encoder finds nearly the best parameters for each data point.",
-        watch="Optimising the guide for a single data point still helps.",
-        bad="The encoder is the weak part: optimising the guide for a single data point helps much.",
+        good="The encoder finds nearly the best variational parameters for each data point.",
+        watch="Optimising the variational parameters of a single data point still improves its ELBO.",
+        bad="Optimising the variational parameters of a single data point improves its ELBO much: the encoder is weak.",
         try_next="Train longer, give the encoder more units (--hidden), check for overfitting on the training set.",
     ),
     "approximation": Rule(
         title="Approximation gap",
         form="{:.2f} nat",
         limits=(0.2, 2.0),
-        good="The guide's family fits the posterior once its parameters are right.",
-        watch="Part of the gap is the guide's family: none of its members fits the posterior.",
-        bad="The guide's family can't fit the posterior.",
+        good="The guide's family can represent the posterior well.",
+        watch="Part of the gap comes from the guide's family: no member of it fits the posterior.",
+        bad="The guide's family cannot represent the posterior.",
         try_next="A guide with dependence between latents, more layers (--layers), or an importance-weighted objective "
         "(--elbo iwae).",
     ),
@@ -128,18 +129,19 @@ RULES: dict[str, Rule] = {
         title="Guide against NUTS chains, largest difference of a mean",
         form="{:.2f} posterior sd",
         limits=(0.5, 1.0),
-        good="On these data points the guide's means agree with the chains.",
-        watch="On these data points some means of the guide are off.",
-        bad="On these data points some means of the guide are far off, or the posterior has modes that it misses.",
+        good="The guide's means agree with the NUTS chains on these data points.",
+        watch="Some means of the guide differ from the NUTS chains on these data points.",
+        bad="Some means of the guide are far from the NUTS chains on these data points, or it misses modes of the "
+        "posterior.",
         try_next=REWEIGHT,
     ),
     "rate": Rule(
         title="Information in the latents (rate)",
         form="{:.2f} nat",
         limits=(0.5, 0.1),
-        good="The latents carry information about the data.",
-        watch="The latents carry very little information.",
-        bad="The latents carry no information: posterior collapse.",
+        good="The latents contain information about the data.",
+        watch="The latents contain very little information about the data.",
+        bad="The latents contain almost no information about the data: posterior collapse.",
         try_next="Warm up the KL (--kl-warmup) or train longer.",
         try_if_bad="Warm up the KL (--kl-warmup), weaken the decoder, or use a lower-variance estimator.",
         rising=False,
@@ -149,10 +151,10 @@ RULES: dict[str, Rule] = {
         title="Active latent units",
         form="{:.0%}",
         limits=(0.5, 0.1),
-        good="Most units carry information about the data.",
-        watch="Many units are unused; the model pays nothing for them, and gains nothing.",
-        bad="Posterior collapse: the decoder works almost without its latents.",
-        try_next="A smaller latent layer would do (--layers), or warm up the KL (--kl-warmup).",
+        good="Most units contain information about the data.",
+        watch="Many units are not used. They neither improve nor worsen the ELBO.",
+        bad="Posterior collapse: the decoder hardly uses the latents.",
+        try_next="Use a smaller latent layer (--layers), or warm up the KL (--kl-warmup).",
         try_if_bad="Warm up the KL (--kl-warmup), weaken the decoder, lower the learning rate, or use a lower-variance "
         "estimator for discrete latents.",
         rising=False,
@@ -162,9 +164,9 @@ RULES: dict[str, Rule] = {
         title="Aggregate posterior against prior",
         form="{:.2f} nat",
         limits=(1.0, 5.0),
-        good="Unit by unit, latents of real data look like draws from the prior.",
-        watch="Latents of real data fill only part of the prior: some samples will not look like data.",
-        bad="The prior has large regions that no data point uses: samples from there are untrained.",
+        good="Unit by unit, the latents of real data are distributed nearly as in the prior.",
+        watch="The latents of real data cover only part of the prior: some samples will not look like data.",
+        bad="No data point uses large regions of the prior: samples from there will not look like data.",
         try_next="Learn the prior (--prior learned), or lower the rate (--kl-weight).",
         about="model",
     ),
@@ -172,9 +174,10 @@ RULES: dict[str, Rule] = {
         title="Samples of the model against held-out data",
         form="{:.3f} from uniform",
         limits=(0.0, 0.1),
-        good="A summary of each data point is distributed among samples of the model as it should be.",
-        watch="Samples of the model differ from held-out data in a summary of each data point: detectable, small.",
-        bad="Samples of the model clearly differ from held-out data in a summary of each data point.",
+        good="In a summary of each data point, held-out data agree with samples of the model.",
+        watch="In a summary of each data point, held-out data differ from samples of the model by a significant but "
+        "small amount.",
+        bad="In a summary of each data point, held-out data differ clearly from samples of the model.",
         try_next="Compare the rootogram; learn the prior (--prior learned) or train longer.",
         about="model",
     ),
@@ -182,11 +185,11 @@ RULES: dict[str, Rule] = {
         title="Reliability of pixel probabilities",
         form="{:.3f}",
         limits=(0.02, 0.05),
-        good="Pixel probabilities mean the same for held-out data as for data of the model itself.",
-        watch="Pixel probabilities are somewhat too bold or too timid for held-out data.",
-        bad="Pixel probabilities are much too bold or too timid for held-out data.",
-        try_next="A held-out curve flatter than the model's is overfitting: stop earlier or use a smaller decoder. A "
-        "steeper one says that there was more to learn: train longer.",
+        good="Pixel probabilities are as reliable for held-out data as for data simulated from the model.",
+        watch="Pixel probabilities are somewhat too extreme, or too close to ½, for held-out data.",
+        bad="Pixel probabilities are much too extreme, or too close to ½, for held-out data.",
+        try_next="A held-out curve flatter than the model's means overfitting: stop earlier or use a smaller decoder. "
+        "A steeper curve means underfitting: train longer.",
         about="model",
     ),
 }

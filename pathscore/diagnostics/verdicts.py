@@ -1,7 +1,7 @@
-"""Plain words for a number: how far to trust it, by which threshold, and what to try next.
+"""A verdict on a number: its meaning in plain words, the threshold, and what to try next.
 
-`judge(name, value, evidence=…) -> Verdict` looks the rule up in `RULES`. `evidence=False` says that the value can't be
-told from a good one at the stated false-alarm rate: the verdict is then "good" whatever the value.
+`judge(name, value, evidence=…) -> Verdict` looks the rule up in `RULES`. `evidence=False` says that the value does not
+differ significantly from a good one, at the stated false-alarm rate. The verdict is then "good" for any value.
 """
 
 import math
@@ -13,7 +13,7 @@ from pathscore.diagnostics.rules import RULES
 
 @dataclass(frozen=True)
 class Verdict:
-    """One line of judgement; `status` is good, watch, bad or unknown."""
+    """One verdict; `status` is good, watch, bad or unknown."""
 
     name: str
     title: str
@@ -31,13 +31,13 @@ class Verdict:
 
 
 def judge(name: str, value: float, *, evidence: bool = True, note: str = "") -> Verdict:
-    """The verdict of rule `name` on a value; `note` is put after the value."""
+    """The verdict of rule `name` on a value; `note` is added after the value."""
     rule = RULES[name]
     status = rule.status(value)
     if status in ("watch", "bad") and not evidence:
         status = "good"
-        # A reader who compares the value with the threshold would wonder why it isn't flagged.
-        note = f"{note} (not clearly beyond the threshold)".strip() if rule.limits[0] else note
+        # Explain why a value beyond the threshold is not flagged.
+        note = f"{note} (not significantly beyond the threshold)".strip() if rule.limits[0] else note
     shown = "not available" if math.isnan(value) else rule.form.format(value)
     value_text = f"{shown} {note}".strip()
     advice = rule.advice(status)
@@ -45,11 +45,11 @@ def judge(name: str, value: float, *, evidence: bool = True, note: str = "") -> 
 
 
 def not_computed(name: str, title: str, reason: str, about: str = "guide") -> Verdict:
-    """A verdict that says why there is none."""
+    """A verdict that says why the value was not computed."""
     return Verdict(name, title, "unknown", "not computed", "", reason, about=about)
 
 
 def overall(verdicts: Iterable[Verdict]) -> str:
-    """The worst status among the verdicts that judge something; "unknown" when none does."""
+    """The worst status among the verdicts, ignoring unknown ones; "unknown" when there is no other."""
     found = {v.status for v in verdicts}
     return next((status for status in ("bad", "watch", "good") if status in found), "unknown")

@@ -1,9 +1,9 @@
 """How good a trained model/guide pair is: bounds on the log-likelihood, rate and distortion, active units.
 
-`evaluate(model, guide, x, …) -> dict` makes the figures of a run's summary; the functions behind it work alone. All of
-them take any Pyro pair and data whose points lie in one plate (see `weights`), draw from a random stream of their own,
-compute no gradient and leave global settings alone. Each takes a trained `SVI` in place of model and guide:
-`evaluate(svi, x)`.
+`evaluate(model, guide, x, …) -> dict` computes the figures of a run's summary. The functions behind it can be called
+separately. All of them take any Pyro pair and data whose points lie in one plate (see `weights`). They draw from a
+random stream of their own, compute no gradient and change no global settings. Each takes a trained `SVI`
+in place of model and guide: `evaluate(svi, x)`.
 """
 
 import torch

@@ -1,8 +1,8 @@
-"""Annealed importance sampling: log p(x) of models with continuous local latents, by a path from an easy law.
+"""Annealed importance sampling: log p(x) of models with continuous local latents.
 
-`ais(model, guide, x, …) -> AISResult`. C chains run for each of B data points at once; a state u (C, B, D) holds all
-latent sites of a data point, flattened and unconstrained (`biject_to` of each site's support, log-Jacobian included).
-The programs stay unedited: values go in through a handler, log-probabilities come out of the trace.
+`ais(model, guide, x, …) -> AISResult`. C chains run for each of B data points at once. A state u (C, B, D) holds all
+latent sites of a data point, flattened and unconstrained (`biject_to` of each site's support, with the log-Jacobian).
+The programs are not changed: a handler sets the values, and the trace has the log-probabilities.
 """
 
 import math
@@ -40,14 +40,14 @@ def ais(
     seed: int = 0,
     progress: bool | None = None,
 ) -> AISResult:
-    """Annealed importance sampling of log p(x) per data point, from the guide (or, where None, from the prior).
+    """Annealed importance sampling of log p(x) per data point, from the guide, or from the prior if the guide is None.
 
         f_β(z) = q(z)^(1 − β) p(x, z)^β,  β: 0 → 1      w = Π_t f_{β_t}(z_{t−1}) / f_{β_{t−1}}(z_{t−1})
 
-    Between temperatures each chain takes one Hamiltonian step that leaves f_β invariant. E[w] = p(x), so that
-    log 1/C Σ w is in expectation a lower bound, tight as the temperatures grow dense. A pilot run of C/4 chains adapts
-    the step size of each data point and temperature towards an acceptance of 0.75; the run that counts keeps them
-    fixed, so that E[w] stays exact. Look at `relative_ess`: near 1/C a single chain decides the figure.
+    Between temperatures each chain takes one Hamiltonian step that leaves f_β invariant. E[w] = p(x), so log 1/C Σ w is
+    in expectation a lower bound on log p(x). It becomes tight with more temperatures. A pilot run of C/4 chains adapts
+    the step size of each data point and temperature to an acceptance of 0.75. The final run keeps the step sizes fixed,
+    so E[w] = p(x) holds exactly. Check `relative_ess`: near 1/C, one chain dominates the estimate.
 
     Raises UsageError for discrete latents, latents in plates within the data plate and global latents.
 
@@ -73,7 +73,7 @@ def ais(
 
 
 def _pilot(space: LatentSpace, beta: list[float], leapfrog_steps: int) -> list[torch.Tensor]:
-    """Step sizes (B,) of every temperature, adapted to the acceptance on a run that is then thrown away."""
+    """Step sizes (B,) of every temperature, adapted to the acceptance in a run that is then discarded."""
     u = space.draw()  # (C, B, D)
     log_step = u.new_full(u.shape[1:2], math.log(0.5) - 0.25 * math.log(u.shape[2]))
     steps = []
@@ -104,7 +104,7 @@ def sigmoid_schedule(count: int, width: float = 4.0) -> list[float]:
 
 
 def prior_of(model: Program) -> Program:
-    """The model's own latent sites as a guide: ancestral draws from p(z)."""
+    """A guide that draws the model's latent sites from the prior p(z)."""
 
     def observed(site: Any) -> bool:
         return site["type"] == "sample" and site["is_observed"]

@@ -1,9 +1,9 @@
 """Bounds on the log-likelihood of data under any model/guide pair: the ELBO and its parts, and the K-sample bound.
 
 `elbo(model, guide, x, samples=…, seed=…) -> Elbo` and `importance_bound(model, guide, x, num_particles=…, seed=…) ->
-(N,)`, per data point, in nats; programs as in `pathscore.evaluation.weights`. Memory does not grow with the number of
-particles or data points: both run in passes of constant size, log-weights go into a running log-sum-exp. N data
-points, K particles.
+(N,)`, per data point, in nats. The programs are as in `pathscore.evaluation.weights`. Both work in passes of constant
+size with a running log-sum-exp, so memory does not grow with the number of particles or data points. N data points,
+K particles.
 """
 
 import math
@@ -31,7 +31,7 @@ def standard_error(values: torch.Tensor) -> float:
 
 
 def elbo(model: Program, guide: Program, x: torch.Tensor | Data, *, samples: int = 1, seed: int = 0) -> Elbo:
-    """The ELBO of each data point and its two parts, from `samples` guide draws a data point.
+    """The ELBO of each data point and its two parts, from `samples` draws of the guide per data point.
 
         rate = E_q[log q(z | x) − log p(z)]        distortion = −E_q[log p(x | z)]
 
@@ -65,8 +65,8 @@ def importance_bound(
 
         log 1/K Σ_k p(x, z_k) / q(z_k | x),   z_k ~ q(z | x)
 
-    Its mean is at or below log p(x) and rises with K, for discrete and continuous latents alike; weights are formed
-    per data point, before any subsampling scale. `progress` None shows a bar on a terminal once it takes seconds.
+    Its expectation is at most log p(x) and increases with K, for discrete and continuous latents. The weights are
+    formed per data point, before any subsampling scale. `progress` None shows a bar on a terminal after two seconds.
 
     References: Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016.
     """
@@ -87,18 +87,18 @@ def importance_bound(
 
 
 def refuse_nan(values: torch.Tensor) -> torch.Tensor:
-    """The values of data points. Raises NumericsError, naming the first that is NaN."""
+    """Return the values of the data points. Raises NumericsError, which names the first one that is NaN."""
     bad = values.isnan()
     if bad.any():
         raise NumericsError(
-            f"the log-probabilities of {int(bad.sum())} data points are NaN, that of number {int(bad.nonzero()[0])} "
-            "first: run the programs on it under pyro.validation_enabled(True), which names the site"
+            f"the log-probabilities of {int(bad.sum())} data points are NaN, the first is number "
+            f"{int(bad.nonzero()[0])}: run the programs on it under pyro.validation_enabled(True), which names the site"
         )
     return values
 
 
 def exact_log_likelihood(model: Program, guide: Program, x: torch.Tensor | Data) -> torch.Tensor:
-    """log p(x) of each data point, (N,), summed over every state of the latents.
+    """log p(x) of each data point, (N,): the sum over every state of the latents.
 
     Raises UsageError as `exact.log_evidence` does: more than 2^14 joint states, no finite support, a global latent.
     """

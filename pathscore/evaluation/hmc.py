@@ -1,7 +1,8 @@
 """One Hamiltonian transition for many independent chains at once.
 
-`transition(logs, u, beta, step, leapfrog_steps) -> (u, gap, acceptance)`: state u (C, B, D), every (chain, data point)
-accepted or rejected by itself. `logs(u)` returns log q and log p, (C, B) each; the target is q^(1 − β) p^β.
+`transition(logs, u, beta, step, leapfrog_steps) -> (u, gap, acceptance)`, with the state u (C, B, D). Each chain of
+each data point is accepted or rejected separately. `logs(u)` returns log q and log p, (C, B) each. The target is
+q^(1 − β) p^β.
 
 References: Neal, "MCMC using Hamiltonian dynamics", 2011.
 """
@@ -26,9 +27,9 @@ def _evaluate(logs: Logs, u: torch.Tensor, beta: float) -> tuple[torch.Tensor, t
 def transition(
     logs: Logs, u: torch.Tensor, beta: float, step: torch.Tensor, leapfrog_steps: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Move the chains by `leapfrog_steps` of size `step` (B,), ± 20 % at random against periodic orbits.
+    """Move the chains by `leapfrog_steps` of size `step` (B,), varied by ± 20 % at random to avoid periodic orbits.
 
-    Returns the new state, log p − log q there, and the acceptance probabilities (C, B). A trajectory that leaves the
+    Returns the new state, log p − log q of it, and the acceptance probabilities (C, B). A trajectory that leaves the
     floating-point range or the support is rejected.
     """
     step = (step * (0.8 + 0.4 * torch.rand_like(u[..., 0])))[..., None]

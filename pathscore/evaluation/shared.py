@@ -1,7 +1,7 @@
 """Programs whose data points share latent variables: the bound of the whole data set, and the predictive density.
 
-`evaluate_whole(model, guide, training, held_out) -> dict`. A draw of the guide is a pass of its own, so programs need
-not broadcast over particles. S draws, N data points.
+`evaluate_whole(model, guide, training, held_out) -> dict`. Each draw of the guide is a separate pass, so the programs
+need not broadcast over particles. S draws, N data points.
 """
 
 import math
@@ -20,11 +20,11 @@ SAMPLES = 200
 def evaluate_whole(
     model: Program, guide: Program, training: Data, held_out: Data, *, samples: int = SAMPLES, seed: int = 0
 ) -> dict[str, float | None]:
-    """The figures of a run's summary; `samples` draws of the guide at most `SAMPLES`.
+    """The figures of a run's summary, from `samples` draws of the guide, at most `SAMPLES`.
 
-    bound, bound_se: the ELBO of the training set, in nats, and its Monte Carlo error. predictive_density (with _se,
-    over the data): the mean over held-out data points of their log predictive density, in nats; None without held-out
-    data.
+    bound, bound_se: the ELBO of the training set in nats, and its Monte Carlo standard error.
+    predictive_density, predictive_density_se: the mean log predictive density of held-out data points in nats, and its
+        standard error over the data; None without held-out data.
     """
     samples = min(samples, SAMPLES)
     values = whole_bound(model, guide, training, samples=samples, seed=seed)
@@ -36,7 +36,7 @@ def evaluate_whole(
 
 
 def whole_bound(model: Program, guide: Program, args: Data, *, samples: int = SAMPLES, seed: int = 0) -> torch.Tensor:
-    """log p(x, z) − log q(z), one value a draw z ~ q, (S,) float64: their mean is the ELBO of the whole data set."""
+    """log p(x, z) − log q(z) for each draw z ~ q, (S,) float64. Their mean estimates the ELBO of the whole data set."""
     device = args[0].device if args else torch.device("cpu")
     with isolated((torch.zeros(1, device=device),), seed):
         pairs = _passes(model, guide, args, samples)
@@ -50,7 +50,7 @@ def predictive_density(
 
         log 1/S Σ_s p(x_n, z_n | g_s) / q(z_n | g_s),   g_s, z_n ~ q
 
-    g are the latents that all data share and z_n those of one data point, where there are any.
+    g are the latents that all data points share. z_n are the latents of one data point, where there are any.
 
     References: Vehtari, Gelman & Gabry, "Practical Bayesian model evaluation", 2017.
     """
@@ -64,7 +64,7 @@ def predictive_density(
 
 
 def _passes(model: Program, guide: Program, args: Data, samples: int) -> Iterator[tuple]:
-    """Traces of model and guide, one pair a draw."""
+    """Traces of model and guide, one pair per draw."""
     for _ in range(samples):
         q = poutine.trace(guide).get_trace(*args)
         p = poutine.trace(poutine.replay(model, trace=q)).get_trace(*args)
@@ -74,7 +74,7 @@ def _passes(model: Program, guide: Program, args: Data, samples: int) -> Iterato
 
 
 def _in_plate(trace, points: int) -> torch.Tensor:
-    """The unscaled log-probabilities of the sites in the plate over data points, summed for each point, (N,)."""
+    """Sum the unscaled log-probabilities of the sites in the plate over data points, for each point, (N,)."""
     total = torch.zeros(points, dtype=torch.float64)
     for name, site in trace.nodes.items():
         if site["type"] != "sample" or not any(f.size == points for f in plates(site)):

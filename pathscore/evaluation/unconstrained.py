@@ -1,7 +1,7 @@
 """The continuous latent sites of a program as one flat, unconstrained state, with its two log-densities.
 
 `LatentSpace(model, start, data, chains)`: `draw() -> u`, `logs(u) -> (log q, log p)`, `gap(u)`. C chains, B data
-points, D unconstrained numbers a data point; `start` is the program whose law the path begins with.
+points, D unconstrained numbers per data point. `start` is the program whose distribution the annealing starts from.
 """
 
 from contextlib import nullcontext
@@ -19,7 +19,7 @@ LARGEST = 1e6  # an unconstrained coordinate beyond this is a trajectory that ha
 
 
 class _Site(NamedTuple):
-    """One latent site: batch (C, …, B, …) in the row plate, `free` the shape of an unconstrained event."""
+    """One latent site: batch shape (C, …, B, …) in the row plate; `free` is the shape of an unconstrained event."""
 
     name: str
     transform: torch.distributions.Transform
@@ -29,7 +29,7 @@ class _Site(NamedTuple):
 
 
 class LatentSpace:
-    """Latent sites of one batch; raises UsageError for discrete sites and for plates within the data plate."""
+    """The latent sites of one batch. Raises UsageError for discrete sites and for plates within the data plate."""
 
     def __init__(self, model: Program, start: Program, data: Data, chains: int):
         self.programs = (model, start)
@@ -67,10 +67,10 @@ class LatentSpace:
         return torch.cat(parts, -1)
 
     def logs(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """log q and log p(x, z) of the unconstrained state, log-Jacobian included, (C, B) each; −∞ outside."""
+        """log q and log p(x, z) of the unconstrained state with log-Jacobian, (C, B) each; −∞ outside the support."""
         with torch.no_grad():
             outside = ~self._inside(u)
-        # Rows outside are scored at the origin, where no program fails, and then ruled out.
+        # Rows outside the support are evaluated at the origin, where no program fails, and then set to −∞.
         values, log_jacobian = self._constrain(torch.where(outside[..., None], 0.0, u))
         traces = self._run(GiveValues(values))
         log_q, log_p = (sum_per_datum(site_terms(t, (self.chains,)), log_jacobian) for t in traces)
@@ -95,7 +95,7 @@ class LatentSpace:
         return values, log_jacobian
 
     def _inside(self, u: torch.Tensor) -> torch.Tensor:
-        """Where the state is finite and its values lie in the supports, (C, B)."""
+        """Whether the state is finite and its values lie in the supports, (C, B)."""
         inside = (u.abs() < LARGEST).all(-1)
         for site, value in zip(self.sites, self._constrain(u)[0].values(), strict=True):
             valid = site.support.check(value) & torch.isfinite(value).flatten(len(site.batch)).all(-1)

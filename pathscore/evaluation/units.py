@@ -1,7 +1,7 @@
-"""Active units: latent variables whose posterior mean moves with the data.
+"""Active units: latent variables whose posterior mean varies with the data.
 
 `activity(model, guide, x, …) -> dict site → (units,)`, `active_units(…) -> dict site → count`. N data points, S draws.
-A unit is one event element of a latent site: a coordinate of z, one variable of N one-hot ones.
+A unit is one event element of a latent site: a coordinate of z, or one of N one-hot variables.
 """
 
 import math
@@ -23,10 +23,10 @@ def activity(
 ) -> dict[str, torch.Tensor]:
     """A_u = Cov_x(E_q[z_u | x]) of every unit, by site.
 
-    The inner mean is that of q's distribution at the site, averaged over `samples` draws of the sites upstream (there
-    are none for the first layer: then it is exact). Averages over two independent halves of the draws are multiplied,
-    so that the noise of the inner mean does not add to the covariance: dead units of deep layers stay at 0 in
-    expectation. Of a one-hot variable the most active class counts.
+    The inner mean is that of q's distribution at the site, averaged over `samples` draws of the sites upstream. The
+    first layer has no sites upstream, so its mean is exact. The covariance uses the averages over two independent
+    halves of the draws, so the noise of the inner mean does not add to it: the expectation is 0 for inactive units. A
+    one-hot variable counts with its most active class.
 
     References: Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016 (section 5.2).
     """
@@ -46,7 +46,7 @@ def activity(
 
 
 def _means(guide: Program, piece: Data, names: list[str], draws: int, depth: int) -> dict[str, torch.Tensor]:
-    """E_q[z | x] by site, averaged over draws of what lies upstream: (B, …, *event)."""
+    """E_q[z | x] by site, averaged over draws of the sites upstream: (B, …, *event)."""
     with pyro.plate("_particles", draws, dim=-depth - 1):
         nodes: Any = poutine.trace(guide).get_trace(*piece).nodes
     found = {}
@@ -58,7 +58,7 @@ def _means(guide: Program, piece: Data, names: list[str], draws: int, depth: int
 
 
 def _mean(site) -> torch.Tensor:
-    """The mean of a site's distribution; its draw, where the distribution has none to offer (Categorical)."""
+    """The mean of a site's distribution, or its draw where the distribution has no mean (Categorical)."""
     try:
         mean = site["fn"].mean
     except NotImplementedError:

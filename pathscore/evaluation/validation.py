@@ -1,6 +1,6 @@
-"""The ELBO of held-out data in the middle of training: `validate(svi, x, seed) -> dict`, moving nothing of the run.
+"""The ELBO of held-out data during training: `validate(svi, x, seed) -> dict`. It does not change the run.
 
-Draws come from a stream of their own, modules are in evaluation mode, and the KL term carries no weight.
+Draws come from a separate random stream, modules are in evaluation mode, and the weight of the KL term is 1.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from pathscore.svi import SVI
 
 
 def validate(svi: SVI, x: Tensor | Data, seed: int) -> dict[str, float]:
-    """Mean ELBO and its standard error, rate and distortion over the rows of the data, from one draw each, in nats."""
+    """Mean ELBO, its standard error, rate and distortion over the rows of the data, in nats, with one draw per row."""
     with svi.scope(), evaluating(svi), pyro.validation_enabled(False):
         parts = elbo(svi.model, svi.guide, x, seed=seed)
     svi.recorder.forget()
@@ -29,7 +29,7 @@ def validate(svi: SVI, x: Tensor | Data, seed: int) -> dict[str, float]:
 
 @contextmanager
 def evaluating(svi: SVI) -> Iterator[None]:
-    """Modules in evaluation mode inside, each back in its own mode afterwards."""
+    """Modules are in evaluation mode inside the block, and back in their former mode afterwards."""
     modes = [(part, part.training) for module in svi.modules().values() for part in module.modules()]
     try:
         for part, _ in modes:

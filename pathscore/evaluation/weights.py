@@ -1,12 +1,12 @@
-"""Log-weights of guide draws, one per particle and data point: what every sampled evaluation is made of.
+"""Log importance weights of guide draws, one per particle and data point. Every evaluation by sampling uses them.
 
-`draw(model, guide, data, particles, depth) -> Weights`, tensors (K, B); `chunks` cuts the work into passes of constant
-memory; `isolated(data, seed)` is the context in which all evaluation runs, `checked(model, guide, data)` that of many
+`draw(model, guide, data, particles, depth) -> Weights`, tensors (K, B). `chunks` cuts the work into passes of constant
+memory. All evaluation runs in the context `isolated(data, seed)`; `checked(model, guide, data)` is a context for many
 passes. K particles, B data points of a pass.
 
 Conventions for the programs: model(*data) and guide(*data) accept any number of data points along the first axis of
 each tensor, and every sample site lies in one plate over them, for example `pyro.plate("data", len(x), dim=-1)`.
-Weights are formed per data point from bare log-probabilities: a plate's subsampling scale N/B is not part of them.
+The weights of a data point do not contain a plate's subsampling scale N/B.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ from pathscore.machine.streams import beside
 Data = tuple[torch.Tensor, ...]
 Program = Callable[..., object]
 
-# Numbers of x scored in one pass, and rows of latents: small enough for the cache, large enough to fill the processor.
+# Elements of x, and rows of latents, in one pass: small enough for the cache, large enough to use the processor fully.
 ROW_ELEMENTS = 2**21
 ROW_LIMIT = 2**14
 
@@ -45,7 +45,7 @@ class Weights(NamedTuple):
 
 @contextmanager
 def isolated(data: Data, seed: int) -> Iterator[None]:
-    """No gradient, and a random stream of its own: the caller's generators are as before when it ends."""
+    """No gradients, and a separate random stream. The caller's generators are restored at the end."""
     keep_freed_memory()
     with beside(data[0].device, "evaluation", seed), torch.no_grad():
         yield
@@ -53,9 +53,9 @@ def isolated(data: Data, seed: int) -> Iterator[None]:
 
 @contextmanager
 def checked(model: Program, guide: Program, data: Data) -> Iterator[int]:
-    """How deep the programs nest plates; Pyro's checks, of one draw for every data point, are done once it is entered.
+    """Run Pyro's checks once, on one draw for every data point, and return the depth of nested plates.
 
-    The passes within go without them, as they read every number of x again. Consumes no random numbers.
+    Passes inside the block run without the checks, which would read all of x again. Consumes no random numbers.
     """
     depth = plate_depth(model, guide, data)
     if not is_validation_enabled():
@@ -69,7 +69,7 @@ def checked(model: Program, guide: Program, data: Data) -> Iterator[int]:
 
 
 def as_data(x: torch.Tensor | Data) -> Data:
-    """One tensor or a tuple of tensors with the same first axis, as a tuple."""
+    """A tuple of tensors with the same first axis, from one tensor or such a tuple."""
     data = (x,) if isinstance(x, torch.Tensor) else tuple(x)
     if not data or any(len(t) != len(data[0]) for t in data) or len(data[0]) == 0:
         raise UsageError("evaluation needs at least one data point and tensors of the same length along the first axis")
@@ -77,9 +77,9 @@ def as_data(x: torch.Tensor | Data) -> Data:
 
 
 def chunks(data: Data, particles: int) -> tuple[list[Data], list[int]]:
-    """Pieces of the data and of the particle count such that one pass scores about `ROW_ELEMENTS` numbers.
+    """Pieces of the data and of the particle count, so that one pass evaluates about `ROW_ELEMENTS` elements.
 
-    Particles come first: the encoder's work on a data point is then shared by as many of them as fit.
+    A pass takes as many particles as fit before it takes more data points, because they share the encoder's work.
     """
     rows = min(max(1, ROW_ELEMENTS // max(1, data[0][0].numel())), ROW_LIMIT)
     take = min(particles, rows)
@@ -90,7 +90,7 @@ def chunks(data: Data, particles: int) -> tuple[list[Data], list[int]]:
 
 
 def plate_depth(model: Program, guide: Program, data: Data) -> int:
-    """How deep the programs nest plates, from one run on two data points."""
+    """The depth of nested plates, from one run on two data points."""
     try:
         return trial(model, guide, tuple(t[:2] for t in data), {})[1]
     except UsageError:
@@ -99,9 +99,9 @@ def plate_depth(model: Program, guide: Program, data: Data) -> int:
 
 
 def draw(model: Program, guide: Program, data: Data, particles: int, depth: int) -> Weights:
-    """Draw `particles` times from the guide for every data point and score, in one pass.
+    """Draw `particles` times from the guide for every data point and compute the log-probabilities, in one pass.
 
-    Raises UsageError when some site lies outside a plate over the data points.
+    Raises UsageError when a site lies outside the plate over the data points.
     """
     guide_trace, model_trace = run_rows(model, guide, data, {}, nullcontext(), particles, depth)
     q, p = site_terms(guide_trace, (particles,)), site_terms(model_trace, (particles,))
@@ -120,13 +120,13 @@ def data_plate(name: str, frames: frozenset, points: int) -> int:
     if not dims:
         raise UsageError(
             f"site {name!r} is not in a plate over the {points} data points: wrap it in "
-            'pyro.plate("data", len(x), dim=-1); figures per data point need that'
+            'pyro.plate("data", len(x), dim=-1), because figures per data point need it'
         )
     return max(dims)
 
 
 def sum_per_datum(terms: list[Term] | tuple[Term, ...], total: torch.Tensor) -> torch.Tensor:
-    """The masked, unscaled log-probabilities of some sites, added to a total (K, B)."""
+    """Add the masked, unscaled log-probabilities of some sites to a total (K, B)."""
     for term in terms:
         plate = data_plate(term.name, term.frames, total.shape[1])
         others = [d for d in range(1 - term.masked.dim(), 0) if d != plate]

@@ -1,6 +1,6 @@
 """Exact references for programs small enough to sum out: ELBO, gradient, evidence, posterior, K-sample bound.
 
-`exact.gaussian` has the same quantities in closed form for linear-Gaussian programs.
+`exact.gaussian` computes them in closed form for linear-Gaussian programs.
 """
 
 from pathscore.exact import gaussian

@@ -1,10 +1,10 @@
-"""Every joint state of a program's latent sites, scored in one vectorised pass of guide and model.
+"""Log-probabilities of every joint state of a program's latent sites, in one vectorised pass of guide and model.
 
-`tabulate(model, guide, *args) -> Table` wraps both programs, unedited, in one plate of S rows outside all of
-their own plates: row r puts joint state r at every latent site. Data points inside `pyro.plate` are
-conditionally independent, so one row serves all of them at once: S counts the states of *one* data point's local
-latents times those of the global ones. Afterwards the row axis is unfolded to one axis per latent site, in the
-guide's order: every tensor of a `Table` has shape (n_1, …, n_L, *plates).
+`tabulate(model, guide, *args) -> Table` runs both programs, unchanged, inside one plate of S rows, outside all of
+their own plates. Row r gives joint state r to every latent site. Data points inside `pyro.plate` are conditionally
+independent, so one row serves all of them: S is the number of states of *one* data point's local latents times that of
+the global latents. Afterwards the row axis is unfolded to one axis per latent site, in the guide's order. Every
+tensor of a `Table` has shape (n_1, …, n_L, *plates).
 """
 
 import math
@@ -20,7 +20,7 @@ from pathscore.exact.rule import Rule
 
 STATE_LIMIT = 2**14
 NODES = 64
-"""Quadrature nodes of a continuous event element, where not given."""
+"""Default number of quadrature nodes of a continuous event element."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Latent:
 
     @property
     def size(self) -> int:
-        """Joint states of the site's event elements."""
+        """Number of joint states of the site's event elements."""
         return self.rule.size ** math.prod(self.elements)
 
 
@@ -42,10 +42,10 @@ class Latent:
 class Table:
     """Both programs at every joint state. All tensors have shape (n_1, …, n_L, *plates).
 
-    `log_weight[s]` is the log of the weight that q gives to the nodes of site s (its log-probability, for a
-    discrete site), so that sums over axis s with these weights are expectations under q; `log_measure[s]` turns
-    a sum over nodes into an integral (0 for a discrete site). `values[s]` has shape (n_1, …, n_L, *plates,
-    *event).
+    log_weight[s]: log of q's weight for each node of site s; for a discrete site, its log-probability. Sums over axis s
+        with these weights are expectations under q.
+    log_measure[s]: log of the weights that turn a sum over nodes into an integral; 0 for a discrete site.
+    values[s]: (n_1, …, n_L, *plates, *event).
     """
 
     latents: tuple[Latent, ...]
@@ -56,10 +56,10 @@ class Table:
     log_p: tuple[Term, ...]
 
     def own(self, frames: frozenset, tensor: torch.Tensor, name: str) -> torch.Tensor:
-        """The tensor with the axes of latents outside `frames` cut to length 1: it must not vary along them.
+        """The tensor with the axes of latents outside `frames` cut to length 1. It must not vary along them.
 
-        Raises UsageError where it does: a site outside a plate that depends on a latent inside it couples the
-        plate's data points, and their joint states would have to be enumerated together.
+        Raises UsageError where it does. A site outside a plate that depends on a latent inside it couples the plate's
+        data points, whose joint states would have to be enumerated together.
         """
         index = tuple(slice(None) if s.frames <= frames else slice(0, 1) for s in self.latents)
         small = tensor[index]
@@ -68,15 +68,15 @@ class Table:
             if not torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True):
                 inner = [s.name for s in self.latents if not s.frames <= frames]
                 raise UsageError(
-                    f"site {name!r} depends on a latent site in a plate that it lies outside of (one of "
-                    f"{inner}): this couples data points; move {name!r} into the plate (plates are the "
-                    "same where model and guide give them the same name)"
+                    f"site {name!r} lies outside a plate but depends on a latent site inside it (one of "
+                    f"{inner}): this couples data points; move {name!r} into the plate (plates of model and guide are "
+                    "the same if they have the same name)"
                 )
         return small
 
 
 class _PlaceNodes(Messenger):
-    """Gives every latent site of the guide its nodes, one joint state per row."""
+    """Gives every latent site of the guide its nodes: one joint state per row."""
 
     def __init__(self, latents: tuple[Latent, ...], depth: int):
         super().__init__()
@@ -100,7 +100,7 @@ class _PlaceNodes(Messenger):
 
 
 def _node_indices(latents: tuple[Latent, ...], depth: int) -> dict[str, torch.Tensor]:
-    """Which node each event element takes in each row: name → (S, 1, …, 1, *elements), mixed-radix digits."""
+    """Index of the node of each event element in each row: name → (S, 1, …, 1, *elements), mixed-radix digits."""
     digits, rows, stride = {}, torch.arange(math.prod(s.size for s in latents)), 1
     for s in reversed(latents):  # the first site varies slowest, so that reshape(n_1, …, n_L) unfolds the rows
         count = math.prod(s.elements)
@@ -118,7 +118,7 @@ def _latents(sites, nodes: int) -> tuple[Latent, ...]:
 
 
 def latents_of(model, guide, args: tuple, kwargs: dict, nodes: int) -> tuple[Latent, ...]:
-    """The guide's latent sites with their rules, from one run whose random draws are given back."""
+    """The guide's latent sites with their rules, from one run that restores the random generators."""
     return _latents(trial(model, guide, args, kwargs)[0], nodes)
 
 
@@ -132,16 +132,16 @@ def _refuse_too_many(latents: tuple[Latent, ...]) -> None:
     if total > STATE_LIMIT:
         worst = max(latents, key=lambda s: s.size)
         raise UsageError(
-            f"site {worst.name!r} has {worst.size} joint states and the program {total}: exact "
-            f"enumeration stops at {STATE_LIMIT}; make the latent smaller or estimate by sampling"
+            f"site {worst.name!r} has {worst.size} joint states and the program {total}: the limit of exact "
+            f"enumeration is {STATE_LIMIT}; make the latent smaller or estimate by sampling"
         )
 
 
 def tabulate(model, guide, *args, max_plate_nesting: int | None = None, nodes: int = NODES, **kwargs) -> Table:
-    """Score every joint state of the guide's latent sites under guide and model, with the graph to the parameters.
+    """Score every joint state of the guide's latent sites under guide and model, differentiable in the parameters.
 
-    Continuous sites take the nodes of a quadrature rule, `nodes` of them per event element. `max_plate_nesting`
-    is found by a trial run where not given. Other keyword arguments go to model and guide.
+    A continuous site takes the nodes of a quadrature rule: `nodes` of them per event element. `max_plate_nesting` is
+    found by a trial run if it is not given. Other keyword arguments are passed to model and guide.
 
     Raises UsageError when the program has more than 2^14 joint states, a site without a finite support or a
     quadrature rule, or a model site that the guide lacks.

@@ -1,6 +1,6 @@
 """Gauss rules: `hermite` for the Normal, `laguerre` and `between_kinks` for the Laplace, (base, nodes, …) -> Rule.
 
-Their nodes move with the parameters, so that gradients of sums are those of the expectations.
+Their nodes move with the parameters, so the gradients of the sums are the gradients of the expectations.
 
 References: Golub & Welsch, "Calculation of Gauss quadrature rules", 1969.
 """
@@ -42,8 +42,8 @@ def laguerre(base, nodes: int) -> Rule:
 def between_kinks(base, nodes: int, kink: torch.Tensor) -> Rule:
     """Laplace with a second kink in the model: Laguerre below and above the two, Legendre in between.
 
-    The second one's place may depend on parameters and on what is drawn upstream; here it is that of one run. Wherever
-    it is the rule integrates smooth functions, and it is exact for the prior where its place is the same in all rows.
+    The place of the second kink may depend on parameters and on upstream draws; the rule takes its place in one run.
+    Each panel then integrates a smooth function. The rule is exact for the prior if the place is the same in all rows.
     """
     third = max(1, min(nodes, GAUSS_LIMIT) // 3)
     (tail, tail_weight), (inner, inner_weight) = (
@@ -57,7 +57,7 @@ def between_kinks(base, nodes: int, kink: torch.Tensor) -> Rule:
     def place(base, index):
         loc, scale = base.loc, base.scale
         low, high = torch.minimum(loc, kink.to(loc)), torch.maximum(loc, kink.to(loc))
-        gap = (high - low).clamp_min(torch.finfo(loc.dtype).tiny)  # no panel: weights of nothing, and no NaN
+        gap = (high - low).clamp_min(torch.finfo(loc.dtype).tiny)  # equal kinks: weights of 0, and no NaN
         at, log_weight = constant(t, index, loc), constant(log_rule, index, loc)
         which = torch.as_tensor(kind, device=loc.device)[index.to(loc.device)]
         value = torch.where(which == 0, low - scale * at, torch.where(which == 1, low + gap * at, high + scale * at))

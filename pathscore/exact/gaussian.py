@@ -1,10 +1,10 @@
 """Closed forms for linear-Gaussian programs: ELBO, log p(x) and posterior for any number of layers.
 
-`elbo`, `log_evidence`, `posterior`, each (model, guide, *args): for any pair whose latent sites share one plate and
-whose log-densities are quadratic in them: z ~ N(0, I), x | z ~ N(W z + b, s² I), q(z | x) = N(A x + c, Σ) and
-chains of such sites. The programs stay unedited: a quadratic in D latents is known from its values at the origin, at
-±e_i and at e_i + e_j, all of them rows of one pass, so that coefficients keep the graph to the parameters, and two
-more rows check that it is one. B data points, D latent variables of one data point.
+`elbo`, `log_evidence` and `posterior` take (model, guide, *args). The latent sites must share one plate, and the
+log-densities must be quadratic in them: z ~ N(0, I), x | z ~ N(W z + b, s² I), q(z | x) = N(A x + c, Σ), and chains of
+such sites. The programs are not changed. The values at the origin, at ±e_i and at e_i + e_j determine a quadratic in D
+latents. All of them are rows of one pass, so the coefficients are differentiable in the parameters. Two more rows check
+that the function is quadratic. B data points, D latent variables of one data point.
 """
 
 import math
@@ -34,20 +34,20 @@ class Quadratic(NamedTuple):
         return self.constant + quadratic + 0.5 * (self.slope.shape[-1] * LOG_2PI + log_det)
 
     def gaussian(self) -> torch.distributions.MultivariateNormal:
-        """The law whose log-density differs from this by a constant."""
+        """The Gaussian whose log-density differs from this quadratic by a constant."""
         precision = torch.linalg.cholesky(-self.curvature)
         mean = torch.cholesky_solve(self.slope[..., None], precision)[..., 0]
         return torch.distributions.MultivariateNormal(mean, covariance_matrix=torch.cholesky_inverse(precision))
 
     def expected(self, law: torch.distributions.MultivariateNormal) -> torch.Tensor:
-        """E of the quadratic, (B,): its value at the mean and ½ tr(H Σ)."""
+        """The expectation of the quadratic, (B,): its value at the mean plus ½ tr(H Σ)."""
         mean, spread = law.mean, (self.curvature * law.covariance_matrix).sum((-2, -1))
         curved = (self.curvature @ mean[..., None])[..., 0]
         return self.constant + (mean * (self.slope + 0.5 * curved)).sum(-1) + 0.5 * spread
 
 
 class Pair(NamedTuple):
-    """Three quadratics of one program pair: log p and log q as they are, and the scaled and masked cost."""
+    """Three quadratics of one program pair: log p and log q without scales and masks, and the cost with them."""
 
     log_p: Quadratic
     log_q: Quadratic
@@ -55,7 +55,7 @@ class Pair(NamedTuple):
 
 
 def _at_points(sites, points: torch.Tensor, depth: int) -> GiveValues:
-    """Gives the latent sites of the guide the coordinates of one point per row, points (R, D)."""
+    """A handler that sets the guide's latent sites to the coordinates of one point per row, points (R, D)."""
     pieces = points.split([site["fn"].event_shape.numel() for _, site in sites], dim=1)
     return GiveValues(
         {
@@ -74,7 +74,7 @@ def _points(dims: int, like: torch.Tensor) -> torch.Tensor:
 
 
 def _quadratic(values: torch.Tensor, points: torch.Tensor, what: str) -> Quadratic:
-    """Interpolate values (R, B) at the points, and check the last two."""
+    """The quadratic through the values (R, B) at the points. The last two points check it."""
     points, dims = points.to(values), points.shape[1]
     count = values.shape[0] - 2
     origin, plus, minus, pairs, check = values.split([1, dims, dims, count - 1 - 2 * dims, 2])
@@ -98,7 +98,7 @@ def extract(model, guide, *args, **kwargs) -> Pair:
     """The log-densities of a linear-Gaussian pair as quadratics of each data point's latents.
 
     Raises UsageError when latent sites do not share their plates, when a density is not quadratic in the
-    latents, and for more than about 180 latent variables a data point (2^14 rows).
+    latents, and for more than about 180 latent variables per data point (2^14 rows).
     """
     sites, depth = trial(model, guide, args, kwargs)
     frames = {plates(site) for _, site in sites}
@@ -107,7 +107,7 @@ def extract(model, guide, *args, **kwargs) -> Pair:
     dims = sum(site["fn"].event_shape.numel() for _, site in sites)
     points = _points(dims, sites[0][1]["value"])
     if len(points) > STATE_LIMIT:
-        raise UsageError(f"{dims} latent variables a data point need {len(points)} rows: the limit is {STATE_LIMIT}")
+        raise UsageError(f"{dims} latent variables per data point need {len(points)} rows: the limit is {STATE_LIMIT}")
     placed = _at_points(sites, points, depth)
     guide_trace, model_trace = run_rows(model, guide, args, kwargs, placed, len(points), depth)
     keep, latent = frames.pop(), {name for name, _ in sites}
@@ -133,13 +133,13 @@ def _summed(terms, keep: frozenset) -> torch.Tensor:
 
 
 def elbo(model, guide, *args, **kwargs) -> torch.Tensor:
-    """E_q[log p(x, z) − log q(z | x)], scales and masks included, a scalar with its graph."""
+    """E_q[log p(x, z) − log q(z | x)] with scales and masks: a differentiable scalar."""
     pair = extract(model, guide, *args, **kwargs)
     return pair.cost.expected(pair.log_q.gaussian()).sum()
 
 
 def log_evidence(model, guide, *args, **kwargs) -> torch.Tensor:
-    """log p(x) = log N(x; b, W Wᵀ + s² I) per data point, (B,), with its graph; the guide only names the latents."""
+    """log p(x) = log N(x; b, W Wᵀ + s² I) per data point, (B,), differentiable. The guide only names the latents."""
     return extract(model, guide, *args, **kwargs).log_p.integral()
 
 

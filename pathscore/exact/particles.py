@@ -1,4 +1,4 @@
-"""The exact K-sample bound of tiny programs: every multiset of K draws of one data point's latents is weighed.
+"""The exact K-sample bound of very small programs: a sum over every multiset of K draws of one data point's latents.
 
 `importance_bound(model, guide, *args, num_particles=K, **options) -> scalar`, differentiable in the parameters.
 S joint states, M multisets, B data points.
@@ -17,13 +17,13 @@ from pathscore.exact.quantities import log_weight, shared_frames
 
 @checked
 def importance_bound(model, guide, *args, num_particles: int, alpha: float = 0.0, **options) -> torch.Tensor:
-    """The exact K-sample bound, a scalar with its graph: for tiny spaces, every multiset of K draws is weighed.
+    """The exact K-sample bound, a differentiable scalar: a sum over every multiset of K draws, for very small spaces.
 
         Σ_n scale_n E_{z_1..z_K ~ q} 1/(1 − α) log 1/K Σ_k w_nk^(1 − α),    w_nk = p(x_n, z_k) / q(z_k | x_n)
 
-    α = 0 is the importance-weighted bound L_K, K = 1 the ELBO. The weights of each data point are formed before
-    the plate's scale. Order does not matter, so the states' counts suffice: C(S + K − 1, K) multisets, K + 1 of
-    them for one bit. Raises UsageError when the latents do not share one plate, or for more than 2^14 multisets.
+    α = 0 gives the importance-weighted bound L_K, and K = 1 the ELBO. The weights of each data point are formed before
+    the plate's scale. The order of the draws does not matter, so there are C(S + K − 1, K) multisets of states, for
+    one bit K + 1. Raises UsageError when the latents do not share one plate, or for more than 2^14 multisets.
 
     References: Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016. Li & Turner, "Rényi
     divergence variational inference", 2016.
@@ -35,7 +35,7 @@ def importance_bound(model, guide, *args, num_particles: int, alpha: float = 0.0
     log_multinomial = math.lgamma(num_particles + 1) - torch.lgamma(counts + 1).sum(1)
     log_chance = log_multinomial[:, None] + counts @ log_q  # (M, B)
     order = 1.0 - alpha
-    # log(count) is −inf for a state that was not drawn: it leaves the sum, and no gradient passes.
+    # log(count) is −inf for a state that was not drawn: it adds nothing to the sum or to the gradient.
     log_mean = (order * log_w + counts.log()[:, :, None]).logsumexp(1) - math.log(num_particles)
     return scale * (log_chance.exp() * log_mean / order).sum()
 
@@ -71,7 +71,7 @@ def _multisets(states: int, draws: int, like: torch.Tensor) -> torch.Tensor:
     total = math.comb(states + draws - 1, draws)
     if total > STATE_LIMIT:
         raise UsageError(
-            f"{draws} draws from {states} states make {total} multisets: the exact bound stops at "
+            f"{draws} draws from {states} states make {total} multisets: the limit of the exact bound is "
             f"{STATE_LIMIT}; use fewer particles or a smaller latent"
         )
     # Stars and bars: positions of the states−1 bars among states+draws−1 places.

@@ -1,18 +1,18 @@
-"""Where to put the nodes of one latent variable: its finite support, or a one-dimensional quadrature rule.
+"""The nodes of one latent variable: its finite support, or a one-dimensional quadrature rule.
 
-`rule_for(name, fn, nodes, prior) -> Rule` looks the distribution up in a table; `rule.place(base, index)` returns, for
-the node that `index` (S, 1, …, *elements) names at each row, value, log weight and log measure, all per event
-element: Σ_i exp(log_weight_i) f(value_i) ≈ E_q f, and Σ_i exp(log_measure_i) f(value_i) ≈ ∫ f. A finite support
-has measure 1. The rules, exact up to the stated limit:
+`rule_for(name, fn, nodes, prior) -> Rule` looks the distribution up in a table. `rule.place(base, index)` returns
+value, log weight and log measure of the node that `index` (S, 1, …, *elements) names in each row, per event element:
+Σ_i exp(log_weight_i) f(value_i) ≈ E_q f, and Σ_i exp(log_measure_i) f(value_i) ≈ ∫ f. A finite support has measure 1.
+The rules and their accuracy:
 
 - Normal and its elementwise transforms (LogNormal, …): Gauss–Hermite, nodes move with the parameters;
   exact for polynomials in z of degree 2 n − 1.
-- Laplace: Gauss–Laguerre on each side of the location, n/2 nodes a side; where the model's law at the site is a
-  Laplace as well, outside of both kinks, and Gauss–Legendre between them, n/3 nodes each.
-- other continuous laws (Gamma, Beta, StudentT, …): the double exponential rule, z = T(c + s sinh u) with T the
-  map from ℝ to the support, equal steps in u where q has mass; error falls geometrically with n for densities
-  that are smooth inside their support.
-- counts without an upper end (Poisson, Geometric, …): the first states, up to a tail of about 1e-16.
+- Laplace: Gauss–Laguerre on each side of the location, n/2 nodes per side. Where the model's distribution at the site
+  is a Laplace as well: Gauss–Laguerre outside both kinks and Gauss–Legendre between them, n/3 nodes each.
+- other continuous distributions (Gamma, Beta, StudentT, …): the double exponential rule, z = T(c + s sinh u), where T
+  maps ℝ to the support, with equal steps in u where q has mass. The error decreases geometrically with n for
+  densities that are smooth inside their support.
+- counts without an upper limit (Poisson, Geometric, …): the first states, up to a tail of about 1e-16.
 
 References: Golub & Welsch, "Calculation of Gauss quadrature rules", 1969. Takahasi & Mori, "Double exponential
 formulas for numerical integration", 1974.
@@ -68,7 +68,7 @@ def counts(base, nodes: int) -> Rule:
 
 
 def point(base, nodes: int) -> Rule:
-    """A Delta: one node."""
+    """A Delta distribution: one node."""
 
     def place(base, index):
         value = spread(base.v, base)
@@ -79,7 +79,7 @@ def point(base, nodes: int) -> Rule:
 
 
 def transformed(base, nodes: int) -> Rule:
-    """An elementwise transform of a law that has a rule: that rule's nodes, carried through the transform."""
+    """An elementwise transform of a distribution that has a rule: that rule's nodes, transformed."""
     inner = rule_for("", base.base_dist, nodes)
 
     def place(base, index):
@@ -115,7 +115,7 @@ def _core(base, transform) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, to
 
 
 def double_exponential(base, nodes: int) -> Rule:
-    """z = T(c + s sinh u), equal steps in u; the nodes stay where q's present parameters put them."""
+    """z = T(c + s sinh u), equal steps in u. The nodes are constants at q's present parameters."""
 
     def place(base, index):
         transform = biject_to(base.support)
@@ -133,7 +133,7 @@ def double_exponential(base, nodes: int) -> Rule:
 
 
 def _bijection_of_gauss(base) -> bool:
-    """An elementwise bijection of a law with a Gauss rule (not |z|, which would fold the nodes onto each other)."""
+    """Whether this is an elementwise bijection of a distribution with a Gauss rule (|z| is not a bijection)."""
     return (
         isinstance(base, torch.distributions.TransformedDistribution)
         and isinstance(base.base_dist, (torch.distributions.Normal, torch.distributions.Laplace))
@@ -161,7 +161,7 @@ RULES: tuple[tuple[Callable[..., bool], Callable[..., Rule]], ...] = (
 
 
 def rule_for(name: str, fn, nodes: int, prior=None) -> Rule:
-    """The rule of one latent site; `prior` is what the model has there.
+    """The rule of one latent site; `prior` is the model's distribution at this site.
 
     Raises UsageError when the site's distribution has neither a finite support nor a one-dimensional rule.
     """

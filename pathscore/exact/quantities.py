@@ -1,9 +1,9 @@
 """What follows from a `Table` by exact summation: the ELBO, its gradient, the evidence and the posterior.
 
-One signature: `quantity(model, guide, *args, **options)`, options as in `tabulate`; every quantity but `posterior`
-carries the graph to the parameters. Quadrature that has not converged is warned about (`accuracy`). B data points,
-S joint states, K draws. A site's *frames* are the plates that it lies in; a term with frames F depends only on latent
-sites whose frames are within F.
+All have the signature `quantity(model, guide, *args, **options)`, with options as in `tabulate`. Every quantity except
+`posterior` is differentiable in the parameters. A warning says where quadrature has not converged (`accuracy`). B data
+points, S joint states, K draws. A site's *frames* are the plates that it lies in. A term with frames F depends only on
+latent sites whose frames are within F.
 """
 
 from collections.abc import Callable
@@ -22,11 +22,11 @@ Factors = dict[frozenset, torch.Tensor]
 
 @checked
 def elbo(model, guide, *args, **options) -> torch.Tensor:
-    """The exact ELBO, a scalar with its graph.
+    """The exact ELBO, a differentiable scalar.
 
         Σ_z q(z | x) [ Σ scaled log p − Σ scaled log q ]
 
-    Scales (subsampled plates, KL weights) and masks multiply the terms as in `Trace_ELBO`, never the
+    Scales (subsampled plates, KL weights) and masks multiply the terms as in `Trace_ELBO`. They do not multiply the
     probabilities. Raises UsageError as `tabulate` does.
     """
     table = tabulate(model, guide, *args, **options)
@@ -37,16 +37,16 @@ def elbo(model, guide, *args, **options) -> torch.Tensor:
     total = torch.zeros(())
     for frames, cost in costs.items():
         weight = log_weight(table, frames).exp()
-        # A state of probability 0 adds 0, also where its cost is infinite.
+        # A state of probability 0 adds 0, even if its cost is infinite.
         total = total + (weight * torch.where(weight > 0, cost, 0.0)).sum()
     return total
 
 
 def gradient(model, guide, *args, params, of=elbo, **options) -> tuple[torch.Tensor, ...]:
-    """The exact gradient of the ELBO (not of the loss) with respect to `params`, zeros where it does not reach.
+    """The exact gradient of the ELBO (not of the loss) with respect to `params`; 0 for parameters that have no effect.
 
-    `params`: an iterable of leaf tensors, for example `[*model.parameters(), *guide.parameters()]`. `of`: another
-    quantity of this package, for example `importance_bound`; its options are keyword arguments here.
+    params: an iterable of leaf tensors, for example `[*model.parameters(), *guide.parameters()]`.
+    of: another quantity of this package, for example `importance_bound`. Its options are passed as keyword arguments.
     """
     params = list(params)
     flat = partial(_flat_gradient, params, of)
@@ -60,7 +60,7 @@ def gradient(model, guide, *args, params, of=elbo, **options) -> tuple[torch.Ten
 def _flat_gradient(params: list[torch.Tensor], of: Callable, model, guide, *args, **options) -> torch.Tensor:
     """The gradient as one vector."""
     value = getattr(of, "unchecked", of)(model, guide, *args, **options).sum()
-    # A program may hold tensors with a graph to the parameters, which coarser rules go through as well.
+    # A program may hold tensors with a graph to the parameters; the coarser rules use the same graph.
     grads = torch.autograd.grad(value, params, allow_unused=True, retain_graph=True)
     return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(params, grads, strict=True)])
 
@@ -79,11 +79,11 @@ def log_weight(table: Table, frames: frozenset) -> torch.Tensor:
 def log_evidence(model, guide, *args, **options) -> torch.Tensor:
     """log p(x), unscaled, for each member of the plates that all sites share: (B,) for local latents only.
 
-        log Σ_z p(x, z)        plates inside out: log Σ over the states, then Σ over a plate's members
+        log Σ_z p(x, z)        innermost plates first: log Σ over the states, then Σ over a plate's members
 
-    A global latent couples the data points and gives one scalar. The guide says which sites are latent and where
-    the quadrature nodes of continuous sites lie. Raises UsageError as `tabulate` does, for a subsampled plate
-    beside a global latent (the evidence of a subsample is not a share of the data's), and for plates that cross.
+    A global latent couples the data points, so the result is one scalar. The guide says which sites are latent, and
+    where the quadrature nodes of continuous sites lie. Raises UsageError as `tabulate` does, for a subsampled plate
+    beside a global latent (the evidence of the data cannot be computed from a subsample), and for plates that cross.
     """
     table = tabulate(model, guide, *args, **options)
     keep = shared_frames(table)
@@ -97,7 +97,7 @@ def shared_frames(table: Table) -> frozenset:
     for frame in union(every) - keep:
         if frame.full_size is not None and frame.full_size != frame.size:
             raise UsageError(
-                f"plate {frame.name!r} is subsampled but a site lies outside of it: log p(x) needs all "
+                f"plate {frame.name!r} is subsampled but a site lies outside it: log p(x) needs all "
                 f"{frame.full_size} of its members; run the plate without subsample_size"
             )
     return keep
@@ -106,7 +106,7 @@ def shared_frames(table: Table) -> frozenset:
 def _joint_factors(table: Table) -> Factors:
     """log p(x, z) and the measure of the nodes, summed by plates.
 
-    A latent site's own prior enters unmasked: a masked data point then adds log Σ_z p(z) = 0.
+    The prior of a latent site is not masked, so a masked data point adds log Σ_z p(z) = 0.
     """
     factors: Factors = {}
     latent = {s.name for s in table.latents}
@@ -119,7 +119,7 @@ def _joint_factors(table: Table) -> Factors:
 
 
 def _eliminate(table: Table, factors: Factors, keep: frozenset) -> torch.Tensor:
-    """Sum the latents out, deepest plates first, down to the plates in `keep`."""
+    """Sum the latents out, innermost plates first, and keep the plates in `keep`."""
     factors = {keep: torch.zeros(()), **factors}
     while True:
         frames = max(factors, key=len)  # the largest is contained in no other
@@ -165,12 +165,12 @@ class Posterior:
 
 
 def posterior(model, guide, *args, nodes: int = NODES, check: bool = True, **options) -> Posterior:
-    """The exact posterior of the latent sites, without graph.
+    """The exact posterior of the latent sites, not differentiable.
 
         p(z = r | x) = ∂ log p(x) / ∂ log p(x, z = r)
 
-    so that one backward pass through the summation gives the marginals of global and local latents alike.
-    Raises UsageError as `log_evidence` does, and when no plate holds all the others (no joint table exists).
+    One backward pass through the summation gives the marginals of global and local latents.
+    Raises UsageError as `log_evidence` does, and when no plate contains all the others (there is no joint table).
     """
     if check and approximate(model, guide, args, options, nodes):
         with same_random_numbers(), torch.no_grad():  # warns where the normaliser has not converged
@@ -179,7 +179,7 @@ def posterior(model, guide, *args, nodes: int = NODES, check: bool = True, **opt
     inner = union(s.frames for s in table.latents)
     if not any(s.frames == inner for s in table.latents):
         raise UsageError(
-            "latent sites lie in plates side by side: their posterior has no one table; call "
+            "latent sites lie in plates side by side: their posterior does not fit into one table; call "
             "posterior on a program with one of the plates"
         )
     factors = {frames: log.detach() for frames, log in _joint_factors(table).items()}

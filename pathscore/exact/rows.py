@@ -1,8 +1,8 @@
 """A pair of programs run for many latent values at once: guide and model inside one plate of rows.
 
-`trial` plans (which sites are latent, how deep plates nest), `run_rows` runs, `site_terms` reads the log-probabilities
-off. The programs stay unedited; a row is one value of every latent site, given by a handler or drawn. Row plate
-dimension −depth − 1, outside all of the programs' own plates; R rows.
+`trial` finds the latent sites and the depth of the plates, `run_rows` runs the programs, `site_terms` computes the
+log-probabilities. The programs are not changed. A row is one value of every latent site, which is drawn or given by a
+handler. The row plate has dimension −depth − 1, outside all plates of the programs. R rows.
 """
 
 from contextlib import AbstractContextManager
@@ -25,7 +25,7 @@ _ROWS = "_rows"
 
 @dataclass(frozen=True)
 class Term:
-    """log_prob of one sample site: scaled and masked as Pyro does, without the scale, and bare."""
+    """log_prob of one sample site: scaled and masked as in Pyro, without the scale, and without scale and mask."""
 
     name: str
     frames: frozenset
@@ -35,7 +35,7 @@ class Term:
 
 
 class GiveValues(Messenger):
-    """Gives the named sites their values, broadcast to the shape that the site has inside the row plate."""
+    """Sets the named sites to values that are broadcast to the shape of the site inside the row plate."""
 
     def __init__(self, values: dict[str, torch.Tensor]):
         super().__init__()
@@ -61,14 +61,14 @@ def _sites(trace) -> list[tuple[str, Any]]:
 
 
 def cuda_in_use() -> list[int]:
-    """The current CUDA device if this process uses one: whose generator `fork_rng` has to keep beside the CPU's."""
+    """The current CUDA device if this process uses one: `fork_rng` has to restore its generator too."""
     return [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
 
 
 def trial(model, guide, args, kwargs) -> tuple[list[tuple[str, Any]], int]:
-    """The guide's latent sites (name, site) and the depth of plates, from a run whose random draws are given back.
+    """The guide's latent sites (name, site) and the depth of plates, from a run that restores the random generators.
 
-    site["prior"] is the distribution that the model has there, None where it has none.
+    site["prior"] is the model's distribution at this site, None where it has none.
     """
     with torch.random.fork_rng(cuda_in_use()), torch.no_grad():
         guide_trace = poutine.trace(lawful(guide)).get_trace(*args, **kwargs)
@@ -87,10 +87,10 @@ def trial(model, guide, args, kwargs) -> tuple[list[tuple[str, Any]], int]:
 
 
 def run_rows(model, guide, args, kwargs, placed: AbstractContextManager, count: int, depth: int):
-    """Traces of guide and model inside a plate of `count` rows; the handler `placed` may give the latent values."""
+    """Traces of guide and model inside a plate of `count` rows. The handler `placed` may set the latent values."""
     rows = pyro.plate(_ROWS, count, dim=-depth - 1)
     try:
-        # Both handlers stand outside the row plate: it does not broadcast a site that already has its value.
+        # Both handlers are outside the row plate, because a plate does not broadcast a site that has a value already.
         with placed, rows:
             guide_trace = poutine.trace(lawful(guide)).get_trace(*args, **kwargs)
         with poutine.replay(trace=guide_trace), rows:
@@ -107,7 +107,7 @@ def run_rows(model, guide, args, kwargs, placed: AbstractContextManager, count: 
 
 
 def site_terms(trace, sizes: tuple[int, ...]) -> tuple[Term, ...]:
-    """The log-probabilities of a row trace, the row axis unfolded to `sizes`."""
+    """The log-probabilities of a row trace with the row axis unfolded to `sizes`."""
     trace = prune_subsample_sites(trace)
     trace.compute_log_prob()
     found = []

@@ -1,4 +1,4 @@
-"""What a rule is: `Rule(size, place)`, nodes for one event element, and the pieces that rules are made of."""
+"""A rule for one event element: `Rule(size, place)`, and helpers for the rules."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Placed = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 class Rule:
     """`size` nodes per event element; `place(base, index)` → (value, log_weight, log_measure).
 
-    exact: whether sums over the nodes are expectations whatever is summed; a quadrature needs it to be smooth.
+    exact: whether sums over the nodes are exact expectations of any function. Quadrature needs a smooth function.
     """
 
     size: int
@@ -28,7 +28,7 @@ def spread(value: torch.Tensor, base) -> torch.Tensor:
 
 
 def weighted(base, value: torch.Tensor, log_weight: torch.Tensor) -> Placed:
-    """Nodes with given weights under q: the measure is weight / density."""
+    """Nodes with given weights under q. Their measure is weight / density."""
     return value, log_weight, log_weight - base.log_prob(value)
 
 

@@ -1,1 +1,1 @@
-"""What lies below the mathematics: random streams, memory, precision, fused kernels, signals. It knows no program."""
+"""The machine: random streams, memory, precision, fused kernels, signals. Nothing here depends on a program."""

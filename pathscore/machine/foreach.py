@@ -1,4 +1,4 @@
-"""All gradients in one call: `gradient_norm(gradients) -> float`, `scale_gradients(gradients, factor)`, in place."""
+"""One call for all gradients: `gradient_norm(gradients) -> float`, `scale_gradients(gradients, factor)` in place."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ def scale_gradients(gradients: list[Tensor], factor: float) -> None:
 
 
 def gradient_norm(gradients: list[Tensor]) -> float:
-    """Euclidean norm of all gradients together; in float64 when the squares overflow the gradients' own type."""
+    """Euclidean norm of all gradients together, in float64 where the squares overflow the gradients' own type."""
     if not gradients:
         return 0.0
     norms = _norm(gradients)

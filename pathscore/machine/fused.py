@@ -1,9 +1,9 @@
-"""A torch optimiser's fused kernel without what surrounds it: `fused_kernel(optimizer, parameters) -> f(gradients)`.
+"""A direct call of a torch optimiser's fused kernel: `fused_kernel(optimizer, parameters) -> f(gradients, factor)`.
 
-`Optimizer.step()` spends several times as long on hooks, profiling, collecting state and sorting tensors by type as
-the kernel does on a small model. The numbers are those of `step()`, to the bit. `KERNELS` maps an optimiser to a
-function of parameters alike in type and place; an optimiser that is not in it, or is set up otherwise (hooks, no state
-yet, `fused=False`), takes its usual step.
+For a small model, `Optimizer.step()` spends several times as long on hooks, profiling, collecting state and sorting
+tensors by type as on the kernel. The results are those of `step()`, bit for bit. `KERNELS` maps an optimiser class to a
+function of parameters with the same type and device. An optimiser that is not in the table, or that has hooks, no state
+yet or `fused=False`, takes its usual step.
 """
 
 from collections import defaultdict
@@ -18,10 +18,10 @@ from pathscore.machine.foreach import scale_gradients
 
 Tensors = list[Tensor]
 Kernel = Callable[[Tensors, float], bool]
-"""Takes a step with gradients times a factor; says whether it is a fused one, which can be kept."""
+"""Takes a step with gradients times a factor. Returns whether it was fused; only a fused kernel can be used again."""
 
 Prepared = Callable[[Tensors, Tensor | None], None]
-"""The kernel of parameters that are alike: gradients, and what divides them."""
+"""The kernel for parameters of one type and device. Its arguments: the gradients, and their divisor."""
 
 
 def _adam(function: Callable) -> Callable[[dict, Tensors, list[dict]], Prepared]:
@@ -86,8 +86,8 @@ KERNELS: dict[type[torch.optim.Optimizer], Callable[[dict, Tensors, list[dict]],
 def fused_kernel(optimizer: torch.optim.Optimizer, parameters: Tensors) -> Kernel:
     """A step of the optimiser on gradients in the order of `parameters`.
 
-    It holds the optimiser's state as it is now: make another one when tensors of the state have been replaced. Making
-    one replaces step counts, so an earlier kernel of these parameters counts no more.
+    It holds the tensors of the optimiser's present state: make a new kernel when these tensors have been replaced. A
+    new kernel replaces the step counts, so do not use an earlier kernel of these parameters any more.
     """
     place = {id(p): i for i, p in enumerate(parameters)}
     parts = []
@@ -101,7 +101,7 @@ def fused_kernel(optimizer: torch.optim.Optimizer, parameters: Tensors) -> Kerne
 
     @torch.no_grad()
     def step(gradients: Tensors, factor: float) -> bool:
-        # Within the kernel the factor costs no pass over the gradients of its own.
+        # The kernel applies the factor, so that no extra pass over the gradients is needed.
         for indices, device, kernel in parts:
             kernel([gradients[i] for i in indices], None if factor == 1.0 else _divisor(factor, device))
         return True
@@ -111,12 +111,12 @@ def fused_kernel(optimizer: torch.optim.Optimizer, parameters: Tensors) -> Kerne
 
 @cache
 def _divisor(factor: float, device: torch.device) -> Tensor:
-    """What a kernel divides gradients by: a float32, whatever they are, which holds a number of data exactly."""
+    """The divisor of the gradients. Always float32, because the kernel needs it; it holds a batch size exactly."""
     return torch.tensor(1 / factor, dtype=torch.float32, device=device)
 
 
 def _alike(indices: list[int], parameters: Tensors) -> list[list[int]]:
-    """The indices by type and place of their parameters: one call of a kernel takes tensors of one kind."""
+    """The indices grouped by type and device of their parameters: one call of a kernel takes tensors of one kind."""
     kinds: dict[Any, list[int]] = defaultdict(list)
     for i in indices:
         kinds[parameters[i].device, parameters[i].dtype].append(i)
@@ -124,7 +124,7 @@ def _alike(indices: list[int], parameters: Tensors) -> list[list[int]]:
 
 
 def _joined(state: list[dict], name: str) -> Tensor:
-    """Numbers of the state of several parameters as one tensor of which each keeps its part: counted in one call."""
+    """One tensor for a number in the state of several parameters, each a view of it: one call then counts all."""
     joined = torch.stack([s[name] for s in state])
     for own, part in zip(state, joined.unbind(), strict=True):
         own[name] = part

@@ -1,7 +1,7 @@
-"""Precision of float32 matrix products: `with matmul_precision("medium"): …`, as before on leaving.
+"""Precision of float32 matrix products: `with matmul_precision("medium"): …`, restored on leaving.
 
-"highest" keeps float32; "high" may use TensorFloat32 or three bfloat16 products; "medium" rounds factors to bfloat16
-where the processor multiplies those faster (on x86: AMX or AVX-512 BF16), with sums in float32.
+"highest" keeps float32. "high" may use TensorFloat32 or three bfloat16 products. "medium" rounds the factors to
+bfloat16 where the processor multiplies those faster (on x86: AMX or AVX-512 BF16), and sums in float32.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
-"""Ctrl-C and kill as a wish that the loop looks at between steps: `with caught() as wish: … wish.signal`.
+"""Ctrl-C and kill as a request that the training loop reads between steps: `with caught() as wish: … wish.signal`.
 
-The second signal of a kind ends the process at once, as it would without this. Handlers are put back on leaving; other
-threads than the main one cannot set any and get a wish that never comes true.
+A second signal of the same kind ends the process at once, as usual. The former handlers are restored on leaving. Only
+the main thread can set handlers; in another thread `wish.signal` stays None.
 """
 
 import threading
@@ -15,7 +15,7 @@ SIGNALS = (SIGINT, SIGTERM)
 
 @dataclass
 class Wish:
-    """The signal that asked the run to stop; None so far."""
+    """The signal that asked the run to stop, or None."""
 
     signal: Signals | None = None
 
@@ -30,7 +30,7 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def caught() -> Iterator[Wish]:
-    """Turn SIGINT and SIGTERM into a wish while inside."""
+    """Catch SIGINT and SIGTERM inside the block, and remember them."""
     wish = Wish()
     if threading.current_thread() is not threading.main_thread():
         yield wish

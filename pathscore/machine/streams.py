@@ -1,7 +1,7 @@
-"""Random streams: `read(device) -> dict` and `write(state, device)` torch's own, or draw `beside(device, seed)` them.
+"""Random streams: `read(device)`, `write(state, device)`, and `with beside(device, *words)` for a separate stream.
 
-Training draws from torch's default generators. Whatever else needs random numbers draws inside `beside`, so that
-validating more or less often, or not at all, leaves the trained weights the same, bit for bit.
+Training draws from torch's default generators. Everything else that needs random numbers draws inside `beside`. The
+trained weights are therefore the same bit for bit, however often the run is validated.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ def read(device: torch.device) -> dict[str, Tensor]:
 
 
 def write(state: dict[str, Tensor], device: torch.device) -> None:
-    """Continue from `read`; a state of another kind of device than this one is left out."""
+    """Restore a state from `read`. The state of a device of another kind is ignored."""
     torch.set_rng_state(state["cpu"].cpu())
     if device.type in state and device.type != "cpu":
         _accelerator(device).set_rng_state(state[device.type].cpu(), *_index(device))
@@ -30,7 +30,7 @@ def write(state: dict[str, Tensor], device: torch.device) -> None:
 
 @contextmanager
 def beside(device: torch.device, *words: Any) -> Iterator[None]:
-    """A stream of one's own inside, seeded by `words` if given; the generators are as before on leaving."""
+    """A separate random stream inside the block, seeded by `words` if given. The generators are restored on leaving."""
     kept = read(device)
     try:
         if words:

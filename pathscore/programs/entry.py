@@ -1,11 +1,11 @@
-"""What a kind of program is to the rest of the house: `Program(make, …)`, an entry of `MODELS` or of your own file.
+"""A kind of program for the command line: `Program(make, …)`, an entry of `MODELS` or of your own file.
 
     make(data, options) -> (model, guide)
 
-is all that an entry must say; every other field has a default that suits a program whose latent variables belong to
-the data points. `data` is a `pathscore.data.Dataset`, `options` an instance of the entry's dataclass of options. Model
-and guide are called with the tensors that `takes` names, in that order: `model(x)`, or `model(x, y)` with labels.
-Nothing here imports torch.
+is the only required field. The defaults of the other fields suit a program whose latent variables belong to the data
+points. `data` is a `pathscore.data.Dataset`, `options` an instance of the entry's dataclass of options. Model and guide
+are called with the tensors that `takes` names, in that order: `model(x)`, or `model(x, y)` with labels. Nothing here
+imports torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 HOLDS = ("rows", "counts", "sequences", "labels")
-"""What a data set can hold: rows of numbers x (N, X), rows of counts, sequences x (N, T, X) with their lengths (N,),
+"""What a data set can contain: rows of numbers x (N, X), rows of counts, sequences x (N, T, X) with their lengths (N,),
 and labels y (N,) of the rows."""
 
 
@@ -26,7 +26,7 @@ class NoOptions:
 
 
 def nothing(*_: Any) -> dict[str, Any]:
-    """No figures, no pictures, no defaults of its own."""
+    """The default of optional fields: no figures, no pictures, no defaults."""
     return {}
 
 
@@ -35,25 +35,26 @@ class Program:
     """One kind of program.
 
     make: (data, options) -> (model, guide), two Pyro programs. Initial weights are drawn from torch's global generator.
-    doc: one line that says what it is.
-    options: a frozen dataclass; each field is made with `pathscore.config.option` and is a flag of its own.
+    doc: one line of description.
+    options: a frozen dataclass; each field is made with `pathscore.config.option` and becomes a flag.
     takes: members of `HOLDS`, the arguments of a call; () for a program that needs no data.
-    dataset: the set it trains on where none is named.
-    whole: whether a step estimates the bound of the whole data set, as with a latent variable that all data share: its
-        plate is then as long as the data set, and the batch a subsample. Otherwise the bound is a sum over the rows of
-        the batch.
-    settle: (options, data, summed) -> values for options that are "auto" (None), those of the run among them.
+    dataset: the data set that is used when none is named.
+    whole: whether a step estimates the bound of the whole data set, as with a latent variable that all data points
+        share. The plate is then as long as the data set, and the batch is a subsample. Otherwise the bound is a sum
+        over the rows of the batch.
+    settle: (options, data, summed) -> values for options that are "auto" (None), also for those of the run.
         summed: whether the objective sums discrete latent variables out.
-    check: (options, data, binarize) refuses data that the program cannot score, with a `DataError`.
-    layers: options -> the latent layers, each with `reparameterised` and `states`, from which the legality of an
-        objective is known without data; None to find them by running the guide.
-    title: options -> a few words that tell one program of this kind from another.
-    kept: (options, width) -> numbers a step keeps in memory for each row of `width` values, at the least.
-    measures: (model, guide, args, options) -> figures on the held-out data, beside the bounds. args: those of a call.
+    check: (options, data, binarize) raises a `DataError` for data that the program has no density for.
+    layers: options -> the latent layers, each with `reparameterised` and `states`. They tell without data which
+        objectives are legal. None: the guide is run to find them.
+    title: options -> a few words that distinguish programs of this kind.
+    kept: (options, width) -> the least number of values that a step keeps in memory for each row of `width` values.
+    measures: (model, guide, args, options) -> figures on the held-out data in addition to the bounds. args: the
+        arguments of a call.
     reference: (model, guide, args, options) -> exact figures by name, for example {"log_likelihood": mean in nats}.
-    pictures: (model, guide, args, data, options) -> matplotlib figures by name. They show the held-out data.
+    pictures: (model, guide, args, data, options) -> matplotlib figures of the held-out data by name.
     columns: () -> columns of the legality tables: name -> (options by name, a distribution of such a latent site).
-    by: the option that the columns are values of.
+    by: the option whose values are the columns.
     tables: () -> tables of choices for `pathscore list`: flag -> name -> meaning.
     """
 
@@ -78,12 +79,12 @@ class Program:
 
 @dataclass(frozen=True)
 class Listed:
-    """An entry of `MODELS`: its line in the help, and where its `Program` is, as "module:NAME"."""
+    """An entry of `MODELS`: its line in the help, and the place of its `Program` as "module:NAME"."""
 
     doc: str
     where: str
 
     def load(self) -> Program:
-        """The entry itself, imported now."""
+        """Import the `Program`."""
         module, _, name = self.where.partition(":")
         return getattr(importlib.import_module(module), name)

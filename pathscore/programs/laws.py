@@ -1,7 +1,7 @@
-"""Laws of sample sites that are not what they seem: straight-through laws, and transforms that remember their draw.
+"""Distributions that need care: straight-through distributions, and transforms that cache their draw.
 
-`discrete_law(fn)` is the law whose values a straight-through law draws; `log_prob(fn, value)` is log q at a fixed
-value.
+`discrete_law(fn)` is the distribution of the values that a straight-through distribution draws. `log_prob(fn, value)`
+is log q at a fixed value.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ STRAIGHT_THROUGH: dict[type, type] = {
     dist.RelaxedOneHotCategoricalStraightThrough: dist.OneHotCategorical,
     dist.RelaxedBernoulliStraightThrough: dist.Bernoulli,
 }
-"""Laws that draw discrete values and say `has_rsample`, and the law of these values. Their `rsample` is no path: its
-derivative is that of a relaxed value, so the gradient is biased. Pyro's also score the relaxed density."""
+"""Distributions that draw discrete values but have `has_rsample`, and the distribution of these values. The derivative
+of `rsample` is that of a relaxed value, so the pathwise gradient is biased. Pyro's also use the relaxed density."""
 
 
 def is_straight_through(fn: Any) -> bool:
@@ -28,33 +28,33 @@ def is_straight_through(fn: Any) -> bool:
 
 
 def discrete_law(fn: Any) -> Any:
-    """The law of the values that a straight-through law draws, with the same parameters; any other law as it is."""
+    """The distribution of the values that a straight-through distribution draws; any other one is returned as it is."""
     if isinstance(fn, Independent):
         base = discrete_law(fn.base_dist)
         return fn if base is fn.base_dist else dist.Independent(base, fn.reinterpreted_batch_ndims)
     for kind, law in STRAIGHT_THROUGH.items():
         if isinstance(fn, kind):
-            return law(logits=fn.logits)  # type: ignore[attr-defined]  # every one of them has logits
+            return law(logits=fn.logits)  # type: ignore[attr-defined]  # all of these families have logits
     return fn
 
 
 def is_transformed(fn: Any) -> bool:
-    """Whether values are made by transforms, whose parameters log q depends on at a fixed value."""
+    """Whether transforms make the values. log q at a fixed value then depends on the parameters of the transforms."""
     return isinstance(_inner(fn), TransformedDistribution)
 
 
 def log_prob(fn: Any, value: Tensor) -> Tensor:
-    """log q(value), with the dependence on every parameter at this fixed value.
+    """log q(value) at this fixed value, differentiable in every parameter.
 
-    A transform that caches its latest draw returns the noise behind it, which does not depend on the parameters of the
-    transform: the score ∇ log q would lack them. The cache knows a value by its identity, so a view of it is inverted.
-    Inverting an autoregressive flow takes one pass of its network for each dimension.
+    A transform that caches its latest draw returns the noise of this draw, which does not depend on the parameters of
+    the transform. The score ∇ log q would then lack them. The cache finds a value by its identity, so a view of the
+    value is inverted without the cache. To invert an autoregressive flow takes one pass of its network per dimension.
     """
     return fn.log_prob(value.view_as(value) if is_transformed(fn) else value)
 
 
 def no_inverse(fn: Any) -> str | None:
-    """Why log q of a given value cannot be computed: the name of a transform without an inverse; None where it can.
+    """The name of a transform without an inverse, for which log q of a given value cannot be computed; else None.
 
     Consumes no random numbers.
     """

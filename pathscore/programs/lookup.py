@@ -1,7 +1,8 @@
-"""From a word of `--model` to a program: `find("vae")`, or `find("path/to/file.py:NAME")` for one of your own.
+"""The program that a value of `--model` names: `find("vae")`, or `find("path/to/file.py:NAME")` for your own.
 
-The engine works with any Pyro program and imports neither `models` nor `guides` when it is imported. Both names are
-ordinary words that other distributions and folders use too, so what is found must be the package beside `pathscore`.
+The engine works with any Pyro program and imports neither `models` nor `guides` when it is imported. Other
+distributions and folders may use these two names too, so a check makes sure that they are the packages beside
+`pathscore`.
 """
 
 import importlib
@@ -19,31 +20,30 @@ SUFFIX = ".py"
 
 
 def find(word: str) -> Program:
-    """The program of that name in `MODELS`, or in a file: "path/to/file.py:NAME".
+    """The program of this name in `MODELS`, or in a file: "path/to/file.py:NAME".
 
-    Raises UsageError for an unknown name, a file that is not there or cannot be imported, or a name that is not in it.
+    Raises UsageError for an unknown name, a file that is missing or cannot be imported, or a name that is not in it.
     """
     if is_file(word):
         return in_file(word)
     models = beside("models").MODELS
     if word not in models:
         error = unknown("model", word, models)
-        raise UsageError(f"{error}; a program of your own is named as path/to/file.py:NAME")
+        raise UsageError(f"{error}; name your own program as path/to/file.py:NAME")
     return models[word].load()
 
 
 def names_of_programs() -> tuple[str, ...]:
-    """The names in `MODELS`."""
     return tuple(beside("models").MODELS)
 
 
 def is_file(word: str) -> bool:
-    """Whether the word names a program of somebody's own file."""
+    """Whether the word names a program in a file."""
     return word.endswith(SUFFIX) or f"{SUFFIX}:" in word
 
 
 def absolute(word: str) -> str:
-    """The word with the path of its file made absolute, so that it is found from any directory."""
+    """The word with the absolute path of its file, so that it is found from any directory."""
     if not is_file(word):
         return word
     path, _, name = word.rpartition(":") if not word.endswith(SUFFIX) else (word, "", "")
@@ -51,7 +51,7 @@ def absolute(word: str) -> str:
 
 
 def place_name(word: str) -> str:
-    """A short name of a program: the word itself, or the name in its file, else the file's."""
+    """A short name of a program: the word itself, or for a file the name in it, or else the name of the file."""
     if not is_file(word):
         return word
     name = word.rpartition(":")[2]
@@ -59,7 +59,7 @@ def place_name(word: str) -> str:
 
 
 def place_of(program: Program) -> str:
-    """The word that finds this very program again. Raises UsageError where no file holds it."""
+    """The word with which `find` finds this program. Raises UsageError where no file holds it."""
     for word, listed in beside("models").MODELS.items():
         if listed.load() is program:
             return word
@@ -68,14 +68,14 @@ def place_of(program: Program) -> str:
     names = [name for name, value in vars(module).items() if value is program] if module else []
     if not path or not names:
         raise UsageError(
-            "the program has no place to be found again: assign it to a name at the top level of a file, beside its "
+            "the program cannot be found again: assign it to a name at the top level of the file that defines its "
             "`make`, and import it from there"
         )
     return f"{Path(path).absolute()}:{names[0]}"
 
 
 def in_file(word: str) -> Program:
-    """The program that a file gives a name to; the name may be left out where there is one program only."""
+    """The program of this name in a file. The name may be left out if the file has only one program."""
     path, _, name = absolute(word).rpartition(":") if not word.endswith(SUFFIX) else (absolute(word), "", "")
     held = {key: value for key, value in vars(_imported(Path(path))).items() if isinstance(value, Program)}
     if name in held:
@@ -87,7 +87,7 @@ def in_file(word: str) -> Program:
 
 
 def _imported(path: Path) -> ModuleType:
-    """The module of a file, executed once in a process, with its folder on the import path as for a script."""
+    """The module of a file. It is executed once per process, with its folder on the import path as for a script."""
     for module in list(sys.modules.values()):
         if getattr(module, "__file__", None) == str(path):
             return module
@@ -100,7 +100,7 @@ def _imported(path: Path) -> ModuleType:
     sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the code of a stranger raises
+    except Exception as error:  # the user's code may raise anything
         del sys.modules[name]
         raise UsageError(f"--model {path} cannot be imported: {type(error).__name__}: {error}") from error
     finally:
@@ -109,12 +109,12 @@ def _imported(path: Path) -> ModuleType:
 
 
 def beside(name: str) -> ModuleType:
-    """The package `name` of the folder that holds `pathscore`; a stranger of that name is not even imported."""
+    """The package `name` in the folder that holds `pathscore`. Another package of this name is not imported."""
     spec = find_spec(name)
     origin = Path(spec.origin).resolve() if spec is not None and spec.origin else None
     if origin != HOME / name / "__init__.py":
         raise UsageError(
-            f"{HOME / name} is shadowed by {origin or 'a folder without __init__.py'}: rename that, or take its folder "
-            "off the import path"
+            f"{HOME / name} is shadowed by {origin or 'a folder without __init__.py'}: rename that, or remove its "
+            "folder from the import path"
         )
     return importlib.import_module(name)

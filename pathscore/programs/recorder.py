@@ -1,8 +1,8 @@
-"""What a program does during one step: `Recorder()`, the outermost Pyro handler, notes parameters and sample sites.
+"""Parameters and sample sites of a step: `Recorder()`, the outermost Pyro handler, records them.
 
-Parameters are kept for good, by name, as the unconstrained tensors that an optimiser moves; sample sites for one step,
-so that a non-finite loss can be traced to its site. Values saved by an earlier run wait here until the program
-asks for the parameter of that name.
+Parameters are kept permanently, by name, as the unconstrained tensors that an optimiser updates. Sample sites are kept
+for one step, so that a non-finite loss can be traced to its site. Values saved by an earlier run are kept here until
+the program asks for the parameter of that name.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,13 +27,13 @@ def plain_name(name: str) -> str:
 
 
 class Recorder(Messenger):
-    """Notes parameters (`params`: name → unconstrained tensor) and, while `watching`, sample messages (`sites`).
+    """Records parameters (`params`: name → unconstrained tensor) and, while `watching`, sample messages (`sites`).
 
-    sides: the messages of model and guide apart, by name, for programs that were wrapped with `on_side`.
+    sides: the messages of model and of guide, by name, for programs that were wrapped with `on_side`.
     listening: whether it notes anything; False while the scope of another run is open inside its own.
 
-    Messages hold the tensors of a whole pass, so they are kept from the start of a step until `forget` only: programs
-    run between steps, in evaluation for example, leave nothing behind.
+    Messages hold the tensors of a whole pass, so they are kept only from the start of a step until `forget`. Programs
+    that run between steps, in evaluation for example, are not recorded.
     """
 
     def __init__(self):
@@ -48,14 +48,14 @@ class Recorder(Messenger):
         self._ids: set[int] = set()
 
     def forget(self) -> None:
-        """Drop the sample sites of the step that is over, and keep no more until the next one begins."""
+        """Drop the sample sites of the last step, and record no more until the next step begins."""
         self.sites.clear()
         self.watching = False
         for met in self.sides.values():
             met.clear()
 
     def on_side(self, side: str, program: Callable) -> Callable:
-        """The program, whose sample sites are noted as those of the "model" or the "guide" (`sides`)."""
+        """The program, with its sample sites recorded as those of the "model" or the "guide" (`sides`)."""
 
         def noted(*args: Any, **kwargs: Any) -> Any:
             before, self._side = self._side, self.sides[side]
@@ -71,7 +71,7 @@ class Recorder(Messenger):
         return (msg for msg in self.sites if site_is_subsample(msg))
 
     def sampled(self) -> Iterator[Any]:
-        """The messages of true sample sites, guide first, in the order in which they ran."""
+        """The messages of sample sites without subsampling, guide first, in the order in which they ran."""
         return (msg for msg in self.sites if not site_is_subsample(msg))
 
     def _pyro_post_sample(self, msg: Any) -> None:
@@ -88,10 +88,10 @@ class Recorder(Messenger):
         if not self.listening:
             return
         value = msg["value"]
-        # A module's own parameter arrives bare when Pyro keeps parameters local to modules.
+        # With parameters local to modules, Pyro passes a module's parameter without its wrapper.
         tensor = value.unconstrained() if hasattr(value, "unconstrained") else value
         self._refuse_stray(msg, tensor)
-        # A first value on its way to becoming a parameter does not require a gradient yet.
+        # An initial value that is not yet a parameter does not require a gradient.
         if tensor.requires_grad and id(tensor) not in self._ids:
             name = self._free_name(msg["name"], tensor)
             if name in self.params:
@@ -112,7 +112,7 @@ class Recorder(Messenger):
         name, initial = msg["name"], msg["args"][1] if len(msg["args"]) > 1 else None
         store = pyro.get_param_store()
         if name not in store and not isinstance(initial, torch.nn.Parameter):
-            # In the store before Pyro asks for a first value: drawing that would consume random numbers.
+            # Put it into the store before Pyro asks for an initial value: drawing that would consume random numbers.
             value = transform_to(msg["kwargs"]["constraint"])(saved)
             _require_shape(name, value, initial if isinstance(initial, Tensor) else value)
             store.setdefault(name, value, msg["kwargs"]["constraint"])
@@ -128,12 +128,12 @@ class Recorder(Messenger):
         if MODULE_MARK in msg["name"] and isinstance(own, torch.nn.Parameter) and own is not tensor:
             raise UsageError(
                 f"parameter {plain_name(msg['name'])!r} of the module is not the tensor that Pyro holds, so training "
-                "would not move it: make it contiguous, and change it in place (copy_) once training has begun"
+                "would not update it: make it contiguous, and change it in place (copy_) once training has begun"
             )
 
 
 def _replaces(new: Tensor, old: Tensor, name: str) -> bool:
-    """Whether Pyro has put one tensor in place of another, as it does when a module turns its own into a Parameter."""
+    """Whether Pyro has replaced one tensor by another, as it does when a module turns its tensor into a Parameter."""
     store = pyro.get_param_store()
     return new.data_ptr() == old.data_ptr() or (name in store and dict(store.named_parameters())[name] is new)
 
@@ -142,5 +142,5 @@ def _require_shape(name: str, saved: Tensor, target: Tensor) -> None:
     if saved.shape != target.shape:
         raise UsageError(
             f"saved parameter {plain_name(name)!r} has shape {tuple(saved.shape)}, the program's has "
-            f"{tuple(target.shape)}: rebuild the program that was saved"
+            f"{tuple(target.shape)}: use the program that was saved"
         )

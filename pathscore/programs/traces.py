@@ -1,4 +1,4 @@
-"""Reading Pyro's traces: the sample sites of one run, and the plates they sit in."""
+"""Read Pyro's traces: the sample sites of one run, and the plates that they lie in."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROW_PLATE = "_pathscore_rows"
 
 
 class DiscreteLaws(Messenger):
-    """At latent sites, a straight-through law gives way to the discrete law whose values it draws."""
+    """Replaces a straight-through distribution at a latent site by the discrete distribution of its values."""
 
     def _pyro_sample(self, msg: Any) -> None:
         if not msg["is_observed"]:
@@ -27,15 +27,15 @@ class DiscreteLaws(Messenger):
 
 
 def lawful(program: Callable) -> Any:
-    """The program with the laws that its values have: what its densities are computed from."""
+    """The program with the distributions that its values have, from which its densities are computed."""
     return DiscreteLaws()(program)
 
 
 class PlainLaws(Messenger):
-    """Shows estimators the law itself of a latent site.
+    """Gives estimators the distribution of a latent site without wrappers.
 
-    A mask of the distribution, `fn.mask(m)`, is put on the site, as `poutine.mask` does: the term log p or −log q is
-    masked as before. Straight-through laws are those of their values.
+    A mask of the distribution, `fn.mask(m)`, becomes a mask of the site as with `poutine.mask`, so the term log p or
+    −log q is still masked. A straight-through distribution is replaced by the distribution of its values.
     """
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -49,14 +49,14 @@ class PlainLaws(Messenger):
 
 
 def traces(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
-    """(model trace, guide trace): one draw of the guide, and the model run against it."""
+    """(model trace, guide trace): one draw of the guide, and the model replayed against it."""
     guide_trace = poutine.trace(PlainLaws()(guide)).get_trace(*args, **kwargs)
     model_trace = poutine.trace(poutine.replay(PlainLaws()(model), trace=guide_trace)).get_trace(*args, **kwargs)
     return model_trace, guide_trace
 
 
 def sample_sites(trace: Trace) -> dict[str, Any]:
-    """The sample sites of a trace by name, observed ones too, subsampling left out."""
+    """The sample sites of a trace by name, with the observed sites and without subsampling."""
     nodes: dict[str, Any] = dict(prune_subsample_sites(trace).nodes)
     return {name: site for name, site in nodes.items() if site["type"] == "sample"}
 
@@ -67,9 +67,9 @@ def latent_sites(guide_trace: Trace) -> dict[str, Any]:
 
 
 class Plate(NamedTuple):
-    """A plate: what Pyro's frame says of it, and quick to compare, as sums over plates do all the time.
+    """A plate as in Pyro's frame, but fast to compare, because sums over plates compare often.
 
-    dim: None for a sequential one, which `plates_of` leaves out.
+    dim: None for a sequential plate, which `plates_of` leaves out.
     """
 
     name: str
@@ -80,27 +80,27 @@ class Plate(NamedTuple):
     @classmethod
     def of(cls, frame: CondIndepStackFrame) -> Plate:
         """The plate of Pyro's frame."""
-        # Pyro says size is an int; it may be a tensor, whatever its type says.
+        # Pyro declares the size an int, but it may be a tensor; dim is declared optional.
         return cls(frame.name, frame.dim, frame.size, frame.full_size)  # type: ignore[arg-type]
 
 
 def plates_of(site: Any) -> frozenset[Plate]:
-    """The vectorised plates a site sits in (the row plate left out)."""
+    """The vectorised plates that a site lies in, without the row plate."""
     return frozenset(Plate.of(f) for f in site["cond_indep_stack"] if f.vectorized and f.name != ROW_PLATE)
 
 
 class RowPlate(PlateMessenger):
-    """The plate of rows: all of them, so nothing is drawn and no index is made."""
+    """The plate of rows. It is never subsampled, so it draws and makes no indices."""
 
     def __init__(self, rows: int, dim: int) -> None:
         super().__init__(ROW_PLATE, rows, dim=dim)
 
-    # No indices are drawn, whatever its type says.
+    # Pyro declares that it returns a tensor of indices; None means that there is no subsample.
     @staticmethod
     def _subsample(name: str, size: int, *_: Any, **__: Any) -> tuple[int, int, None]:  # type: ignore[override]
         return size, size, None
 
 
 def identity(program: Callable) -> tuple[int, int]:
-    """What tells two programs apart for as long as both live; a bound method is a new object each time it is read."""
+    """A key that distinguishes two living programs. A bound method needs two ids: each access makes a new object."""
     return id(getattr(program, "__self__", program)), id(getattr(program, "__func__", program))

@@ -1,4 +1,4 @@
-"""The sections of a comparison: figures of each run, paired differences, seeds, curves, and what was set."""
+"""The sections of a comparison: figures of each run, paired differences, averages over seeds, and curves."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -39,18 +39,18 @@ def results(entries: Sequence[Entry], samples: int) -> Section:
         )
     local = all(e.run.job.local for e in entries)
     likelihood = f"log p(x), K = {samples}" if local else "log predictive density"
-    header = ("run", likelihood, "ELBO", "steps", "evaluations a step", "seconds", "steps/s")
+    header = ("run", likelihood, "ELBO", "steps", "evaluations per step", "seconds", "steps/s")
     notes = [f"{e.label}: {note}" for e in entries for note in e.run.notes]
     intro = (
-        "Best first, nats per held-out data point, ± one standard error over the data. The spread over data is common "
-        "to all runs: compare runs by the paired differences below, not by these error bars. log p(x) is a lower bound "
-        "that is tighter the better the guide."
+        "The best run first, in nats per held-out data point, ± one standard error over the data. All runs share the "
+        "variation over data, so compare runs by the paired differences below, not by these standard errors. log p(x) "
+        "is a lower bound; it is tighter for a better guide."
     )
     return Section("results", "Results", intro, tables=[Table(header, rows)], notes=notes)
 
 
 def differences(entries: Sequence[Entry]) -> Section:
-    """Every run against the best one, and a matrix of all pairs."""
+    """The differences of every run to the best one, and a matrix of all pairs."""
     best = max(entries, key=lambda e: e.log_likelihood.mean())
     others = sorted((e for e in entries if e is not best), key=lambda e: -e.log_likelihood.mean())
     rows = []
@@ -68,8 +68,8 @@ def differences(entries: Sequence[Entry]) -> Section:
     header = ("run", "Δ log p(x)", "", "Δ ELBO", "")
     intro = (
         f"Paired differences to the best run, {best.label}: nats per data point, ± one standard error over the same "
-        f"data points; significant beyond {APART:g} standard errors. This is the uncertainty from the data; runs of "
-        "one seed each say nothing about the spread over seeds."
+        f"data points. A difference is significant beyond {APART:g} standard errors. This is the uncertainty from the "
+        "data only: one seed per setting does not show the variation over seeds."
     )
     tables = [Table(header, rows)] + ([_matrix(entries)] if len(entries) > 2 else [])
     return Section("differences", "Paired differences", intro, tables=tables)
@@ -84,7 +84,7 @@ def _matrix(entries: Sequence[Entry]) -> Table:
 
 
 def seeds(entries: Sequence[Entry]) -> list[Section]:
-    """Runs that differ by their seed alone, averaged: nothing where no setting has two seeds."""
+    """Averages over runs that differ only by their seed; no section where no setting has two seeds."""
     groups: dict[tuple, list[Entry]] = {}
     for e in entries:
         groups.setdefault(e.group, []).append(e)
@@ -92,7 +92,7 @@ def seeds(entries: Sequence[Entry]) -> list[Section]:
         return []
     header = ("settings", "seeds", "mean log p(x) ± s.e. over seeds", "sd over seeds", "range")
     tables = [Table(header, [_seed_row(members) for members in groups.values()])]
-    return [Section("seeds", "Over seeds", "Runs that differ by their seed alone.", tables=tables)]
+    return [Section("seeds", "Over seeds", "Averages over runs that differ only by their seed.", tables=tables)]
 
 
 def _seed_row(members: Sequence[Entry]) -> tuple[str, ...]:
@@ -121,18 +121,18 @@ def training(entries: Sequence[Entry]) -> Section:
     tracked = {f"{label}: {name}": line for label, m in metrics.items() for name, line in curves.variances(m).items()}
     norms = {label: curves.series(m, "step", "gradient_norm") for label, m in metrics.items()}
     for name, title, lines in (
-        ("gradient-variance", "Gradient variance along the trajectory", tracked),
-        ("gradient-norm", "Gradient norm along the trajectory", norms),
+        ("gradient-variance", "Gradient variance during training", tracked),
+        ("gradient-norm", "Gradient norm during training", norms),
     ):
         if any(len(x) for x, _ in lines.values()):
             draw = partial(curves.several, lines=lines, x="step", y=" ".join(title.split()[:2]).lower(), log=True)
-            pictures.append(Picture(name, title, "Logarithmic.", draw))
-    intro = "" if tracked else "Gradient variance along the trajectory is drawn for runs trained with --track-variance."
+            pictures.append(Picture(name, title, "Logarithmic scale.", draw))
+    intro = "" if tracked else "Gradient variance during training is drawn for runs with --track-variance."
     return Section("training", "Training", intro, pictures=pictures)
 
 
 def numbers(entries: Sequence[Entry], samples: int) -> dict:
-    """comparison.json."""
+    """The contents of comparison.json."""
     best = max(entries, key=lambda e: e.log_likelihood.mean())
     rows = []
     for e in entries:

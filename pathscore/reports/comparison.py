@@ -1,7 +1,8 @@
 """Compare runs on the same held-out data: `compare(run_dirs) -> Path` of comparison.html.
 
-Every run's log p(x) bound is computed anew with the same number of importance samples on the same data points, so that
-differences are paired: the data's own spread, far larger than most differences, cancels. R runs, N data points.
+The log p(x) bound of every run is computed again, with the same number of importance samples on the same data points.
+The differences are therefore paired: the variation over data, which is far larger than most differences, cancels. R
+runs, N data points.
 """
 
 import json
@@ -29,10 +30,11 @@ def compare(
     out: str | Path | None = None,
     progress: Callable[[str], None] = lambda name: None,
 ) -> Path:
-    """Evaluate the runs on the same `points` held-out data with `samples` importance samples and write the page.
+    """Evaluate the runs on the same `points` held-out data points with `samples` importance samples; write the page.
 
-    Written into `out`, by default the folder of the first run directory: comparison.html and comparison.json. Raises
-    UsageError for fewer than two runs or runs whose held-out data differ, RunDirError for what isn't a run.
+    The files comparison.html and comparison.json are written into `out`, by default the folder of the first run
+    directory. Raises UsageError for fewer than two runs, or runs with different held-out data, and RunDirError for a
+    directory that is not a run.
     """
     if len(run_dirs) < 2:
         raise UsageError("compare needs at least two run directories")
@@ -54,10 +56,10 @@ def compare(
 
 
 def _same_data(runs: Sequence[Run]) -> Arguments:
-    """The held-out data of the runs, which must be the same to the bit."""
+    """The held-out data of the runs, which must be identical."""
     first = runs[0].job.held_out
     if not first:
-        raise UsageError(f"{runs[0].path} has no data: runs are compared by pairs on the same held-out data")
+        raise UsageError(f"{runs[0].path} has no held-out data: compare runs that have the same held-out data")
     for run in runs[1:]:
         if not _alike(first, run.job.held_out):
             raise UsageError(
@@ -77,7 +79,7 @@ def _data(run: Run) -> str:
 
 
 def _evaluated(label: str, run: Run, args: Arguments, samples: int) -> Entry:
-    """Figures of a run on the common data, moved to the run's own device and type."""
+    """Figures of a run on the common data, which are moved to the run's own device and type."""
     job = run.job
     args = tuple(tensor.to(own) for tensor, own in zip(args, job.held_out, strict=True))
     with job.svi.scope():
@@ -86,6 +88,6 @@ def _evaluated(label: str, run: Run, args: Arguments, samples: int) -> Entry:
                 job.model, job.guide, args, num_particles=samples, seed=1, progress=False
             )
             elbo = evaluation.elbo(job.model, job.guide, args, samples=50, seed=2).elbo
-        else:  # a latent variable that all data share has no bound for one of them alone
+        else:  # with a latent variable that all data points share there is no bound for a single one
             bound = elbo = evaluation.predictive_density(job.model, job.guide, args, seed=1)
     return Entry(label, run, bound.cpu().double().numpy(), elbo.cpu().double().numpy())

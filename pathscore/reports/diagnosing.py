@@ -1,7 +1,7 @@
 """Diagnose a run directory on its held-out data: `diagnose(run_dir) -> Path` of report.html.
 
-Beside the page it writes posterior.nc (draws in ArviZ's schema), diagnostics.json (verdicts and numbers) and the
-pictures. Files are put in place whole.
+It also writes posterior.nc (draws in ArviZ's schema), diagnostics.json (verdicts and numbers) and the pictures. Each
+file is written atomically.
 """
 
 import json
@@ -33,7 +33,7 @@ draws = az.from_netcdf("{path}")
 az.summary(draws, var_names=["{site}"], coords={{"data": [0]}}, kind="stats")
 az.plot_forest(draws, var_names=["{site}"], coords={{"data": [0]}})
 
-# Expectations under the posterior rather than the guide: reweight, one set of weights a data point.
+# Expectations under the posterior instead of the guide: reweight the draws, with one set of weights per data point.
 log_w = draws["sample_stats"]["log_weight"]
 w = np.exp(log_w - log_w.max("draw"))
 mean = (draws["posterior"]["{site}"] * w).sum(["chain", "draw"]) / w.sum(["chain", "draw"])
@@ -52,8 +52,8 @@ def diagnose(
 ) -> Path:
     """Diagnose a run on its held-out data and write posterior.nc, diagnostics.json, pictures and report.html into it.
 
-    Returns the path of the page. Raises RunDirError for a directory that holds no run, NumericsError when the
-    weights of its checkpoint don't give finite draws, UsageError for unknown names.
+    Returns the path of the page. Raises RunDirError for a directory that is not a run, NumericsError when the weights
+    of its checkpoint do not give finite draws, UsageError for unknown names.
     """
     run = open_run(run_dir)
     effort = effort or Effort()
@@ -86,11 +86,11 @@ def diagnose(
 
 
 def notebook(run: Run, site: str) -> Section:
-    """How to go on from posterior.nc."""
+    """How to use posterior.nc in a notebook."""
     return Section(
         "notebook",
-        "Go on in a notebook",
-        "All draws behind this page are in posterior.nc, in ArviZ's schema.",
+        "Continue in a notebook",
+        "The file posterior.nc holds all draws that this page uses, in ArviZ's schema.",
         code=NOTEBOOK.format(path=run.path / POSTERIOR, site=site),
     )
 
@@ -101,7 +101,7 @@ def some(args: Arguments, count: int) -> Arguments:
 
 
 def write_posterior(run: Run, args: Arguments, effort: Effort):
-    """posterior.nc, put in place whole; returns the tree opened from it."""
+    """Write posterior.nc atomically, and return the tree opened from it."""
     import xarray
 
     target = run.path / POSTERIOR
@@ -135,7 +135,7 @@ def write_posterior(run: Run, args: Arguments, effort: Effort):
 
 
 def write_pictures(path: Path, drawn: Drawn) -> None:
-    """Every picture as a PNG for light pages, in the folder `diagnostics`."""
+    """Write every picture as a PNG for light pages, into the folder `diagnostics`."""
     folder = path / PICTURES
     try:
         folder.mkdir(exist_ok=True)
@@ -146,7 +146,7 @@ def write_pictures(path: Path, drawn: Drawn) -> None:
 
 
 def numbers(run: Run, effort: Effort, sections: Sequence[Section]) -> str:
-    """diagnostics.json: verdicts and numbers of every section."""
+    """The contents of diagnostics.json: verdicts and numbers of every section."""
     found = {
         "run": run.name,
         "step": run.step,
@@ -157,7 +157,7 @@ def numbers(run: Run, effort: Effort, sections: Sequence[Section]) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Numbers that JSON can hold; null for what isn't finite."""
+    """The value as JSON can hold it; None for numbers that are not finite."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -168,7 +168,7 @@ def plain(value: Any) -> Any:
 
 
 def subtitle(run: Run, points: int) -> str:
-    """One line: what was run."""
+    """One line that describes the run."""
     c = run.config
     estimator = f", estimator {c.estimator}" if c.estimator else ""
     rows = f"{points} {'held-out' if run.job.local else 'training'} data points" if points else "no data"
@@ -179,5 +179,5 @@ def subtitle(run: Run, points: int) -> str:
 
 
 def footer(effort: Effort) -> str:
-    """What was computed, for whoever wants to repeat it."""
+    """The settings of the diagnosis, so that it can be repeated."""
     return "Settings: " + ", ".join(f"{k} = {v}" for k, v in vars(effort).items()) + "."

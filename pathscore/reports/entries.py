@@ -1,6 +1,6 @@
-"""Runs to be compared, how they are labelled, and paired differences between them.
+"""The runs of a comparison, their labels, and paired differences.
 
-`Entry` is one run with its figures on the common held-out data, (N,) each; `paired(a, b) -> Difference`.
+`Entry` is one run with its figures on the common held-out data, (N,) each. `paired(a, b) -> Difference`.
 """
 
 import math
@@ -17,10 +17,10 @@ UNSEEN = ("threads", "device", "data_dir", "eval_samples", "track_variance")
 """Settings that do not change what was trained."""
 
 UNKNOWN = "—"
-"""What a setting counts as in a program that does not have it."""
+"""The value of a setting that a program does not have."""
 
 APART = 3.0
-"""Standard errors beyond which a difference counts: two-sided false-alarm rate 0.3 % a comparison."""
+"""Standard errors beyond which a difference is significant: two-sided false-alarm rate 0.3 % per comparison."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Entry:
 
     @property
     def group(self) -> tuple:
-        """What runs that differ by their seed alone have in common."""
+        """The settings that runs share which differ only by their seed."""
         return tuple(sorted((k, str(v)) for k, v in vars(self.run.config).items() if k not in ("seed", "threads")))
 
     @property
@@ -46,7 +46,7 @@ class Entry:
 
 
 def labels(configs: Sequence[Any], names: Sequence[str]) -> list[str]:
-    """One label a run: the settings in which the runs differ; the directory's name where two runs are set up alike."""
+    """One label per run: the settings in which the runs differ; the directory's name if two runs have equal settings."""
     values = [{k: v for k, v in vars(c).items() if k not in UNSEEN} for c in configs]
     names_of_all = dict.fromkeys(k for v in values for k in v)  # programs of two kinds have options of their own
     differing = [k for k in names_of_all if len({str(v.get(k, UNKNOWN)) for v in values}) > 1]
@@ -63,7 +63,7 @@ def _short(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean paired difference of two vectors (N,), its standard error, and its ratio to it."""
+    """The mean paired difference of two vectors (N,), and its standard error."""
 
     mean: float
     error: float

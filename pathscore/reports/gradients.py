@@ -1,4 +1,4 @@
-"""How the gradient got through the sampling step: the table and picture that `pathscore gradients` left in the run."""
+"""The section with the table and picture that `pathscore gradients` wrote into the run directory."""
 
 import base64
 import json
@@ -18,16 +18,16 @@ COLUMNS = (
     ("snr", "signal ÷ noise", "{:.2g}"),
     ("cosine", "cosine to exact", "{:.2f}"),
     ("evaluations", "model evaluations", "{:g}"),
-    ("milliseconds", "ms a gradient", "{:.2g}"),
+    ("milliseconds", "ms per gradient", "{:.2g}"),
 )
 INTRO = (
-    "Each estimator's gradient at the run's final parameters: its bias as a z-score (beyond ± 4 to 5 is bias, not "
-    "chance), its variance, and what it costs."
+    "Each estimator's gradient at the run's final parameters: its bias as a z-score (significant beyond about ± 4.5), "
+    "its variance, and its cost."
 )
 
 
 def section(path: Path) -> Section:
-    """The table, and the picture inlined as it is; a hint how to make them where they are missing."""
+    """The table and the inlined picture, or how to make them if they are missing."""
     rows = read_rows(path / TABLE)
     if not rows:
         hint = f"Not measured yet: run `pathscore gradients {path}` and then `pathscore diagnose {path}` again."
@@ -44,7 +44,7 @@ def section(path: Path) -> Section:
 
 
 def read_rows(path: Path) -> list[dict]:
-    """Rows of gradients.json, under "estimators" or "rows" or as they are; empty when missing or unreadable."""
+    """The rows of gradients.json, at the top level or under "estimators" or "rows"; empty if missing or unreadable."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -62,7 +62,7 @@ def _cell(value, form: str) -> str:
 
 
 def _images(path: Path) -> list[tuple[str, str]]:
-    """(title, base64 PNG) of a picture that is already a file."""
+    """(title, base64 PNG) of a picture file."""
     try:
         data = path.read_bytes()
     except OSError:

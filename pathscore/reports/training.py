@@ -1,4 +1,4 @@
-"""What was run, what came out of it, and how training went."""
+"""The section about the run: its settings, its result, and its training curves."""
 
 import json
 from functools import partial
@@ -36,7 +36,7 @@ RESULTS = (
 
 
 def section(run: Run) -> Section:
-    """Configuration, result with uncertainties, training curves."""
+    """Configuration, result with standard errors, training curves."""
     config = json.loads(run.config.to_json())
     names = (*DATA, *options_of(run.job.program.options), *CHOICES)
     chosen = [(name, _show(config[name])) for name in names if config.get(name) not in (None, [], "")]
@@ -61,12 +61,12 @@ def _pictures(run: Run) -> list[Picture]:
             pictures.append(Picture(f"training-{x}", f"ELBO against {x}", "Training and validation ELBO.", draw))
     norm = {"training": curves.series(run.metrics, "step", "gradient_norm")}
     for name, title, lines in (
-        ("gradient-norm", "Gradient norm along the trajectory", norm),
-        ("gradient-variance", "Gradient variance along the trajectory", curves.variances(run.metrics)),
+        ("gradient-norm", "Gradient norm during training", norm),
+        ("gradient-variance", "Gradient variance during training", curves.variances(run.metrics)),
     ):
         if any(len(x) for x, _ in lines.values()):
             draw = partial(curves.several, lines=lines, x="step", y=" ".join(title.split()[:2]).lower(), log=True)
-            pictures.append(Picture(name, title, "Against steps, logarithmic.", draw))
+            pictures.append(Picture(name, title, "Against steps, on a logarithmic scale.", draw))
     return pictures
 
 

@@ -1,7 +1,8 @@
-"""From a configuration to everything that a run needs, with every refusal before the first step.
+"""Make everything that a run needs from its configuration, with all checks before the first step.
 
-`assemble(config) -> Assembly`: the data are read and checked, each "auto" is settled, the objective is compared with
-the program, and model and guide are made, in that order; a choice that cannot work is a UsageError naming its flag.
+`assemble(config) -> Assembly` reads and checks the data, replaces each "auto" by a value, checks that the objective is
+right for the program, and makes model and guide, in this order. A choice that cannot work is a UsageError that names
+its flag.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,8 +33,8 @@ from pathscore.svi.optimiser import OptimizerSpec
 class Assembly:
     """A run before its first step.
 
-    config: without "auto". dataset: its tensors on the device. model, guide: the programs, without the KL weight.
-    svi: them and the objective, ready to step. explanation: which estimator each site has, where one was named.
+    config: without "auto". dataset: its tensors are on the device. model, guide: the programs without the KL weight.
+    svi: model, guide and objective, ready for a step. explanation: the estimator of each site, where one was named.
     """
 
     config: Config
@@ -52,18 +53,18 @@ class Assembly:
 
     @property
     def training(self) -> Arguments:
-        """The training data, grey values as they are."""
+        """The training data, not binarised."""
         return self.dataset.arguments(self.program.takes)
 
     @property
     def held_out(self) -> Arguments:
-        """The held-out data as the model scores them, the same whatever the training set was drawn anew for."""
+        """The held-out data, binarised once if the training data are binarised."""
         mode = self.config.binarize or "none"
         return binarized(self.dataset.arguments(self.program.takes, test=True), "static" if mode == "dynamic" else mode)
 
     @property
     def examined(self) -> Arguments:
-        """What the lab and the diagnostics look at: held-out data, or the training set where a latent is shared."""
+        """The data for the lab and the diagnostics: held-out data, or the training set if data points share latents."""
         return self.held_out if self.local else self.training
 
     @property
@@ -73,7 +74,7 @@ class Assembly:
 
 
 def assemble(config: Config) -> Assembly:
-    """Everything that the configured run needs. Raises UsageError (one line) for what cannot work.
+    """Everything that the configured run needs. Raises UsageError (one line) for a choice that cannot work.
 
     Initial weights are drawn from torch's global generator, seeded with `config.seed`.
     """
@@ -107,7 +108,7 @@ def load(config: Config, program: Program) -> Dataset:
     if not program.takes:
         if config.data or config.dataset:
             flag = "--data" if config.data else "--dataset"
-            raise UsageError(f"--model {config.model} needs no data: leave {flag} away")
+            raise UsageError(f"--model {config.model} needs no data: remove {flag}")
         return NOTHING
     if config.data:
         dataset = load_file(config.data, program.takes)
@@ -136,7 +137,7 @@ def settle(config: Config, dataset: Dataset) -> Config:
 
 
 def places(config: Config, program: Program) -> dict[str, Any]:
-    """Where the data are, as absolute paths, and the name of the set where the program chose it."""
+    """The absolute paths of the data, and the name of the data set where the program chose it."""
     if not program.takes:
         return {}
     if config.data:
@@ -147,14 +148,14 @@ def places(config: Config, program: Program) -> dict[str, Any]:
 
 
 def objective(config: Config, depth: int = 1) -> ELBO:
-    """The objective of a settled configuration, with the estimators that it names, for so many nested plates."""
+    """The objective of a configuration without "auto", with its estimators, for `depth` nested plates."""
     options = {name: getattr(config, name) for name in ELBOS[config.elbo].options if hasattr(config, name)}
     estimators = parse(config.estimator) if config.estimator else None
     return make_elbo(config.elbo, estimators, config.particles or 1, max_plate_nesting=depth, **options)
 
 
 def refuse_idle(config: Config) -> None:
-    """Raise UsageError where an option was given that the objective has no use for."""
+    """Raise UsageError for an option that the objective does not use."""
     for name in dict.fromkeys(option for entry in ELBOS.values() for option in entry.options):
         if getattr(config, name) != COMMON[name].default and name not in ELBOS[config.elbo].options:
             users = ", ".join(entry.name for entry in ELBOS.values() if name in entry.options)
@@ -162,15 +163,15 @@ def refuse_idle(config: Config) -> None:
 
 
 def met(config: Config, model: Callable, guide: Callable, batch: Arguments) -> int:
-    """Run a program that declares no layers once, hold the objective against its sites, and count its nested plates."""
-    scratch = SVI(model, guide, publish=False)  # a parameter store that is thrown away
+    """Run a program without declared layers once, check the objective against its sites, and count nested plates."""
+    scratch = SVI(model, guide, publish=False)  # a parameter store that is discarded
     with scratch.scope():
         refuse(config, found(model, guide, batch))
         return max(1, trial(model, guide, batch, {})[1])
 
 
 def optimizer(config: Config, steps: int, per_epoch: int) -> OptimizerSpec:
-    """The optimiser that a configuration describes, for a run of `steps` steps, `per_epoch` to a pass."""
+    """The optimiser of a configuration, for a run of `steps` steps with `per_epoch` steps per epoch."""
     return OptimizerSpec(
         name=config.optimizer,
         lr=config.lr,
@@ -188,9 +189,9 @@ def optimizer(config: Config, steps: int, per_epoch: int) -> OptimizerSpec:
 
 
 def explain(svi: SVI, batch: Sequence[torch.Tensor]) -> str | None:
-    """The table of sites and their estimators, None under Pyro's own gradient.
+    """The table of sites and their estimators; None with Pyro's own gradient.
 
-    Raises UsageError where an estimator cannot serve its site.
+    Raises UsageError where an estimator does not support its site.
     """
     if not isinstance(svi.elbo, SiteELBO):
         return None
@@ -199,12 +200,12 @@ def explain(svi: SVI, batch: Sequence[torch.Tensor]) -> str | None:
 
 
 def binarized(args: Arguments, mode: str) -> Arguments:
-    """The arguments with zeros and ones for the grey values of the first."""
+    """The arguments, with the first one binarised."""
     return (binarize(args[0], mode), *args[1:]) if args else args
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name, "auto" being a GPU where there is one. Raises UsageError when it is not there."""
+    """The device of this name; "auto" is a GPU if there is one. Raises UsageError when the device is not available."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -215,12 +216,12 @@ def find_device(name: str) -> torch.device:
 
 
 def placed(part: Any, like: torch.Tensor) -> Any:
-    """A program with its weights on the device and in the type of a tensor; a function is left as it is."""
+    """A module with its weights on the device and in the type of a tensor; a function is returned as it is."""
     return part.to(like) if isinstance(part, torch.nn.Module) else part
 
 
 def on_device(dataset: Dataset, device: torch.device, dtype: torch.dtype) -> Dataset:
-    """The data set with its tensors on the device, numbers in `dtype`."""
+    """The data set with its tensors on the device, and its floating-point tensors in `dtype`."""
     names = ("x", "x_test", "labels", "labels_test", "lengths", "lengths_test")
     found = {name: getattr(dataset, name) for name in names}
     return replace(dataset, **{name: _moved(t, device, dtype) for name, t in found.items() if t is not None})

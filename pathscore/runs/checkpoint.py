@@ -1,8 +1,8 @@
 """Checkpoints of a run directory: `save(directory, payload)`, `load(directory) -> Loaded`, `lock(directory)`.
 
-A checkpoint is what `torch.save` writes, followed by the sha256 of it; `torch.load(path, weights_only=True)` reads it
-as well. It is written under a temporary name, synced and put in place whole, and the one before it is kept, so a crash
-at any moment leaves a good one. Payloads are tensors and plain values only: loading never runs code.
+A checkpoint is the output of `torch.save` followed by its sha256. `torch.load(path, weights_only=True)` can read it
+too. It is written under a temporary name, synced and renamed, and the previous checkpoint is kept, so there is a good
+one after a crash at any moment. Payloads hold only tensors and plain values, so loading never runs code.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ TEMPORARY = "checkpoint.*.tmp"
 MARK = b"\npathscore sha256 "
 TAIL = len(MARK) + 64
 FORMAT = 1
-"""Version of what a payload holds; a reader refuses a later one."""
+"""Version of the payload; a reader raises an error for a later one."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A payload and the file it came from; `note` says what was wrong with a newer one that was passed over."""
+    """A payload and its file; `note` says what was wrong with a newer file that was not used."""
 
     payload: dict[str, Any]
     path: Path
@@ -40,9 +40,9 @@ class Loaded:
 
 
 def save(directory: Path, payload: dict[str, Any]) -> Path:
-    """Write `checkpoint.pt` and keep the former one as `checkpoint.previous.pt`; on return it is on the disk.
+    """Write `checkpoint.pt` to the disk, and keep the previous one as `checkpoint.previous.pt`.
 
-    Raises: RunDirError when the file system refuses; the checkpoints that were there stay as they were.
+    Raises: RunDirError when it cannot be written; the earlier checkpoints are then unchanged.
     """
     path, temporary = directory / CHECKPOINT, directory / f"checkpoint.{os.getpid()}.tmp"
     try:
@@ -62,7 +62,7 @@ def save(directory: Path, payload: dict[str, Any]) -> Path:
 def load(directory: Path) -> Loaded:
     """The newest good checkpoint, on the CPU.
 
-    Raises: RunDirError when there is none, naming what is wrong with each file.
+    Raises: RunDirError, which says what is wrong with each file, when there is none.
     """
     faults = []
     for name in (CHECKPOINT, PREVIOUS):
@@ -76,11 +76,13 @@ def load(directory: Path) -> Loaded:
         else:
             note = f"{'; '.join(faults)}: using {path}" if faults else None
             return Loaded(payload, path, note)
-    raise RunDirError("; ".join(faults) or f"{directory} holds no {CHECKPOINT}: nothing to resume, start the run anew")
+    raise RunDirError(
+        "; ".join(faults) or f"{directory} holds no {CHECKPOINT}: there is nothing to resume, start a new run"
+    )
 
 
 def read(path: Path) -> dict[str, Any]:
-    """One file's payload. Raises: FileNotFoundError, or RunDirError when the file is not what was saved."""
+    """The payload of one file. Raises: FileNotFoundError, or RunDirError when the file is damaged."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -100,7 +102,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def require_same_config(loaded: Loaded, config: dict[str, Any]) -> None:
-    """Raise RunDirError, naming the flag, where the checkpoint's configuration differs in a key that is not `FREE`."""
+    """Raise RunDirError, which names the flag, if the checkpoint's configuration differs in a key outside `FREE`."""
     saved = loaded.payload["config"]
     for key in sorted(saved.keys() & config.keys() - set(FREE)):
         before, now = (list(v) if isinstance(v, tuple) else v for v in (saved[key], config[key]))
@@ -110,12 +112,12 @@ def require_same_config(loaded: Loaded, config: dict[str, Any]) -> None:
 
 
 def exists(directory: Path) -> bool:
-    """Whether there is a checkpoint to resume from, good or damaged."""
+    """Whether there is a checkpoint, good or damaged."""
     return (directory / CHECKPOINT).exists() or (directory / PREVIOUS).exists()
 
 
 def sweep(directory: Path) -> list[Path]:
-    """Remove temporary files that a killed process left; call it with the directory locked. Returns those removed."""
+    """Remove and return temporary files that a killed process left. Call it with the directory locked."""
     stale = sorted(directory.glob(TEMPORARY))
     for path in stale:
         with suppress(OSError):
@@ -125,9 +127,9 @@ def sweep(directory: Path) -> list[Path]:
 
 @contextmanager
 def lock(directory: Path) -> Iterator[None]:
-    """Own a run directory while inside; the system lets go of it when the process dies, however it dies.
+    """Lock a run directory inside the block. The system releases the lock when the process ends, even if it is killed.
 
-    Raises: RunDirError at once when another process owns it, or the directory cannot be written.
+    Raises: RunDirError at once when another process has the lock, or the directory cannot be written.
     """
     import fcntl
 
@@ -141,7 +143,7 @@ def lock(directory: Path) -> Iterator[None]:
         owner = os.read(handle, 20).decode(errors="replace").strip()
         os.close(handle)
         raise RunDirError(
-            f"process {owner or '?'} is at work in {directory}: wait for it, or choose another --out"
+            f"process {owner or '?'} is using {directory}: wait for it, or choose another --out"
         ) from None
     try:
         with suppress(OSError):

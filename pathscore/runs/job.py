@@ -1,7 +1,7 @@
-"""The whole job: `run(config) -> Done` plans, trains, evaluates, draws the pictures, saves, and prints the result.
+"""A whole run: `run(config) -> Done` assembles, trains, evaluates, draws the pictures, saves, and prints the result.
 
 A run directory holds config.json, metrics.jsonl, checkpoint.pt, summary.json and the pictures. Torch's random streams
-and thread count are as before when it ends, so that a notebook or a test can run jobs in a row.
+and thread count are restored at the end, so that a notebook or a test can run several jobs.
 """
 
 import json
@@ -32,9 +32,9 @@ from pathscore.runs.training import fit
 
 @dataclass(frozen=True)
 class Call:
-    """What belongs to this call and not to the run: where it reads and writes, and how much it says.
+    """The settings of this call that are not part of the run: its directory, and how much it prints.
 
-    out: the run directory, None for `runs/<time>-<name>`. resume: the directory to continue, instead.
+    out: the run directory, None for `runs/<time>-<name>`. resume: the directory of a run to continue.
     """
 
     out: str | None = None
@@ -56,7 +56,7 @@ class Done:
 
 
 def run(config: Config, call: Call | None = None) -> Done:
-    """Do what the configuration says. Raises PathscoreError (one line) or Interrupted."""
+    """Train, evaluate and save a configured run. Raises PathscoreError (one line) or Interrupted."""
     with borrowed_settings():
         return execute(assemble(config), call or Call())
 
@@ -71,11 +71,11 @@ def train(
 ) -> Done:
     """Train, evaluate and save one run, as `pathscore train` does: `train("vae", latent="bernoulli", epochs=5)`.
 
-    program: a name of `--model`, or an entry of your own that has a name at the top level of a file.
-    out: the run directory, `runs/<time>-<name>` if not given. resume: the directory of a run to continue, instead.
-    choices: the flags of the command line with "_" for "-"; those of a resumed run are its own where not given.
+    program: a name of `--model`, or your own entry that has a name at the top level of a file.
+    out: the run directory, `runs/<time>-<name>` if not given. resume: the directory of a run to continue.
+    choices: the flags of the command line with "_" for "-". A resumed run keeps its own where they are not given.
 
-    Raises: PathscoreError, in one line that names the choice and the remedy.
+    Raises: PathscoreError, one line that names the choice and the remedy.
     """
     if resume is not None:
         config = replace(rundir.read_config(Path(resume)), **choices).validate()
@@ -88,7 +88,7 @@ def train(
 
 @contextmanager
 def borrowed_settings() -> Iterator[None]:
-    """Put torch's random streams and thread count back on leaving; inside, a warning is one line."""
+    """Restore torch's random streams and thread count on leaving; inside, a warning is printed as one line."""
     threads = torch.get_num_threads()
     try:
         with torch.random.fork_rng(), warnings.catch_warnings():
@@ -99,7 +99,7 @@ def borrowed_settings() -> Iterator[None]:
 
 
 def one_line(message: Warning | str, *_: Any) -> None:
-    """Show a warning as errors are shown."""
+    """Print a warning in the same form as an error."""
     tqdm.write(f"pathscore: {' '.join(str(message).split())}", file=sys.stderr)
 
 
@@ -127,14 +127,14 @@ def execute(job: Assembly, call: Call) -> Done:
 
 
 def name_of(job: Assembly) -> str:
-    """What the directory of a run is called after its time: data, kind of program, objective."""
+    """The name of a run directory after the time: data, kind of program, objective."""
     program = job.program
     kind = getattr(job.config, program.by) if program.by else place_name(job.config.model)
     return f"{Path(job.dataset.name).stem}-{kind}-{job.config.elbo}".replace(" ", "-")
 
 
 def fitted_run(job: Assembly, directory: Path, call: Call) -> Fitted:
-    """The trained run, from the checkpoint of its directory where it is resumed and has one."""
+    """Train the run, from its checkpoint if it is resumed and has one."""
     config = job.config
     training = Training(
         batch_size=config.batch_size or 1,

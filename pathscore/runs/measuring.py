@@ -1,8 +1,7 @@
-"""The lab on a run: how the gradient got through the sampling step of this model, with these weights, on these data.
+"""The gradient lab on a run: bias, variance and cost of gradient estimators at the run's present parameters.
 
-`measure_job(job, args, …) -> Comparison` for the data of a call; `finish(job, args, directory) -> str` is the short
-form with
-which every training run ends: it writes gradients.json and gradients.png and returns the table.
+`measure_job(job, args, …) -> Comparison` measures on the given data. `finish(job, args, directory) -> str` is the short
+form at the end of every training run: it writes gradients.json and gradients.png and returns the table.
 """
 
 from __future__ import annotations
@@ -24,20 +23,20 @@ from pathscore.programs.lookup import place_name
 from pathscore.runs import rundir
 
 SHORT = ("pathwise", "stl", "score", "score-avg", "rloo", "disarm", "rebar")
-"""What a training run's table compares, as far as legal; the run's own estimator comes first."""
+"""The estimators in a training run's table, where they are legal. The run's own estimator comes first."""
 
 DATA = 8
-"""Data points whose gradient is measured."""
+"""Number of data points whose gradient is measured."""
 
 SHORT_VALUES = 800_000
 JSON, PICTURE = "gradients.json", "gradients.png"
 
 
 def measure_job(job: Any, args: Arguments, estimators: Specs = None, **settings: Any) -> Comparison:
-    """Measure at a run's present parameters, on the data points of args, each (B, …). `settings` as `measure`.
+    """Measure at a run's present parameters, on the data points of args, each (B, …). `settings` as for `measure`.
 
-    job: a `pathscore.runs.assembly.Assembly`. The objective is the run's where estimators can be named for it, else the
-    ELBO with costs credited by plate.
+    job: a `pathscore.runs.assembly.Assembly`. The objective is that of the run if it takes estimators, and otherwise
+    the ELBO with Rao–Blackwellisation by plate.
     """
     svi = job.svi
     count = f": {len(args[0])} held-out data" if args else ""
@@ -48,7 +47,7 @@ def measure_job(job: Any, args: Arguments, estimators: Specs = None, **settings:
 
 
 def settings_of(job: Any) -> dict[str, Any]:
-    """Objective, its options and particles of a run where estimators can be named for it; else the ELBO's."""
+    """The run's objective, its options and its particles, if the objective takes estimators; otherwise the ELBO."""
     config = job.config
     if not ELBOS[config.elbo].credit:
         return {"elbo": "trace", "particles": config.particles or 1}
@@ -57,7 +56,7 @@ def settings_of(job: Any) -> dict[str, Any]:
 
 
 def own_estimator(job: Any, pair: Pair) -> str:
-    """The run's own choice in the command line's form: what `--estimator` named, else what Pyro does at each site."""
+    """The run's own estimators in the form of the command line: `--estimator`, or what Pyro does at each site."""
     if job.config.estimator:
         return job.config.estimator
     chosen = {name: "pathwise" if site["fn"].has_rsample else "score" for name, site in pair.latents.items()}
@@ -79,7 +78,7 @@ def short(job: Any, args: Arguments, seed: int = 0) -> Comparison:
 def finish(job: Any, args: Arguments, directory: Path) -> str:
     """Measure, write gradients.json and gradients.png into the run directory, and return the table for the terminal.
 
-    Raises: RunDirError when the file system refuses.
+    Raises: RunDirError when a file cannot be written.
     """
     try:
         comparison = short(job, args, job.config.seed)

@@ -1,7 +1,7 @@
-"""Does a step fit into memory? `refuse_too_big(config, x, states, device)`, before anything is allocated.
+"""Check that a step fits into memory, before anything is allocated: `refuse_too_big(config, x, states, device)`.
 
-The estimate counts what a step cannot do without, so it errs on the low side: a run that is refused would have failed,
-most often killed by the system without a message.
+The estimate is a lower bound. A run that is refused would have failed; most often the system would have killed it
+without a message.
 """
 
 import os
@@ -16,7 +16,7 @@ GIGABYTE = 1e9
 
 
 def refuse_too_big(config: Config, x: torch.Tensor, states: int, device: torch.device) -> None:
-    """Raise UsageError with the estimate where a step needs more memory than there is.
+    """Raise UsageError with the estimate if a step needs more memory than is free.
 
     x: (N, X) or (N, T, X), the training set. states: joint states that the objective sums over, 1 if it samples.
     """
@@ -32,20 +32,20 @@ def refuse_too_big(config: Config, x: torch.Tensor, states: int, device: torch.d
 
 
 def step_bytes(config: Config, rows: int, width: int, states: int = 1) -> int:
-    """Bytes of activations kept for the backward pass, at the least, for B = `rows` data of X = `width` values."""
+    """The least number of bytes kept for the backward pass, for B = `rows` data points of X = `width` values."""
     values = config.program.kept(config.options, width)
     return rows * (config.particles or 1) * states * values * getattr(torch, config.dtype).itemsize
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes that a process can still have on the device; of the computer's memory for the CPU."""
+    """Bytes that a process can still allocate on the device; for the CPU, in main memory."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return min(_available(), _group_limit())
 
 
 def _available() -> int:
-    """What Linux counts as available, else all there is."""
+    """Bytes that Linux reports as available; on other systems all memory."""
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         for line in meminfo.read_text(encoding="ascii").splitlines():
@@ -55,7 +55,7 @@ def _available() -> int:
 
 
 def _group_limit() -> int:
-    """The limit of the control group (a container's), where there is one."""
+    """The free bytes under the limit of the control group (of a container), where there is one."""
     try:
         text = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
     except OSError:

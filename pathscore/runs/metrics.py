@@ -1,7 +1,7 @@
-"""The metrics of a run, one JSON object a line: `Metrics(path, lines)` appends, `read_metrics(path) -> list of dict`.
+"""The metrics of a run, one JSON object per line: `Metrics(path, lines)` appends, `read_metrics(path) -> list of dict`.
 
-A line is flushed as soon as it is written. A process that is killed leaves at most one partial line, which is dropped,
-as are the lines that came after the checkpoint that a run resumes from: these are made again.
+A line is flushed as soon as it is written. A process that is killed leaves at most one partial line, which is dropped.
+A resumed run also drops the lines after its checkpoint, and writes them again.
 """
 
 import json
@@ -14,9 +14,9 @@ from pathscore.errors import RunDirError
 
 
 class Metrics:
-    """The file `metrics.jsonl` of a run that has written `lines` lines; without a path it writes nothing.
+    """The file `metrics.jsonl` of a run that has written `lines` lines. Without a path it writes nothing.
 
-    Raises: RunDirError when the file system refuses.
+    Raises: RunDirError when the file cannot be written.
     """
 
     def __init__(self, path: Path | None, lines: int = 0):
@@ -54,7 +54,7 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file that are whole; none when there is no file."""
+    """The complete lines of a metrics file; an empty list when there is no file."""
     if not path.exists():
         return []
     lines = []

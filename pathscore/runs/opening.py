@@ -1,7 +1,7 @@
 """Open a run directory for diagnosis: `open_run(path) -> Run`, model and guide with the weights of the last checkpoint.
 
-Nothing of the process changes: initial weights are drawn beside the global random stream, and the programs are to be
-run inside the run's own parameter store, `with run.job.svi.scope(): …`.
+It does not change the process: initial weights are drawn in a separate random stream. Run the programs inside the run's
+own parameter store: `with run.job.svi.scope(): …`.
 """
 
 import json
@@ -19,12 +19,12 @@ from pathscore.runs.assembly import Assembly, assemble
 from pathscore.runs.metrics import read_metrics
 
 ROWS = 4
-"""Data points that the programs are run on once, to make the parameters that they make when first run."""
+"""Number of data points of the first run of the programs, which makes their parameters."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as it stands: `summary` is empty and `notes` say so when training was stopped before its end."""
+    """A run. If training was stopped before its end, `summary` is empty and `notes` say so."""
 
     path: Path
     job: Assembly
@@ -35,7 +35,7 @@ class Run:
 
     @property
     def config(self) -> Config:
-        """The run's configuration, every "auto" settled."""
+        """The run's configuration, with values for every "auto"."""
         return self.job.config
 
     @property
@@ -53,8 +53,8 @@ class Run:
 def open_run(path: str | Path) -> Run:
     """Read configuration, data and the newest good checkpoint.
 
-    Raises RunDirError when the directory isn't a run, has no readable checkpoint, or one of another program; UsageError
-    when the data can't be found.
+    Raises RunDirError when the directory is not a run, or has no readable checkpoint of this program; UsageError when
+    the data cannot be found.
     """
     path = Path(path)
     config = rundir.read_config(path)
@@ -70,7 +70,7 @@ def open_run(path: str | Path) -> Run:
     notes = [loaded.note] if loaded.note else []
     if step < job.steps:
         notes.append(
-            f"Training stopped at step {step} of {job.steps}: every figure here is of that state. Continue "
+            f"Training stopped at step {step} of {job.steps}: all figures here describe that state. Continue "
             f"with --resume {path}."
         )
     metrics = read_metrics(path / rundir.METRICS)
@@ -80,7 +80,7 @@ def open_run(path: str | Path) -> Run:
 
 
 def _without_training_set(job: Assembly) -> Assembly:
-    """The job with no rows to train on, unless they are what the guide is about: they may be most of the memory."""
+    """The job without the training rows, to save memory, unless the guide describes the training set."""
     if not job.local:
         return job
     empty = replace(job.dataset, x=job.dataset.x[:0].clone(), labels=None)

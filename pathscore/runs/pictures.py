@@ -1,8 +1,8 @@
-"""The pictures of one run: its training curve, and those of its program.
+"""The pictures of one run: its training curve, and the pictures of its program.
 
-Each is a function from data to a matplotlib Figure of its own (no pyplot, no global style), dark ink on white;
-`save_pictures(run_dir, job, args) -> list of paths` makes all of them. `of_rows` is there for programs that draw rows x
-(N, X) of a layout `shape`, (C, H, W) for images; anything else is drawn as curves.
+Each picture is a function from data to a matplotlib Figure (no pyplot, no global style), with dark ink on white.
+`save_pictures(run_dir, job, args) -> list of paths` saves all of them. `of_rows` is for programs whose data are rows x
+(N, X) with the layout `shape`: (C, H, W) for images; other rows are drawn as curves.
 """
 
 import math
@@ -52,7 +52,7 @@ def training_curve(metrics: Sequence[dict[str, Any]]) -> Figure:
 
 
 def reconstructions(x: torch.Tensor, means: torch.Tensor, shape: Sequence[int]) -> Figure:
-    """Originals x (K, X) in the upper row of each pair, their reconstructions E[x | z] (K, X) in the lower."""
+    """Originals x (K, X) in the upper row of each pair, and reconstructions E[x | z] (K, X) in the lower row."""
     if len(shape) != 3:
         return _curves([x, means], ["original", "reconstruction"])
     starts = range(0, len(x), COLUMNS)
@@ -100,7 +100,7 @@ def rebuilt(model: Program, guide: Program, x: torch.Tensor) -> torch.Tensor:
 
 
 def drawn(model: Program, x: torch.Tensor) -> torch.Tensor:
-    """E[x | z] at one draw of the prior per row of x, (N, X); of x only the shape counts."""
+    """E[x | z] at one draw of the prior per row of x, (N, X). Only the shape of x is used."""
     return _observed_mean(poutine.trace(model).get_trace(x), x)
 
 
@@ -110,11 +110,11 @@ def _observed_mean(trace, x: torch.Tensor) -> torch.Tensor:
         site = nodes[name]
         if plates(site) and site["value"].numel() == x.numel():
             return site["fn"].mean.expand(site["value"].shape).reshape(x.shape)
-    raise UsageError("the model observes no site of the shape of the data: there is nothing to picture")
+    raise UsageError("the model observes no site of the shape of the data: there is nothing to draw")
 
 
 def _grid(rows: list[torch.Tensor], shape: Sequence[int], title: str, names: Sequence[str] = ()) -> Figure:
-    """Rows of pictures (K, X) on one grey scale: 0 … 1 stays as it is, a wider range is mapped onto it."""
+    """Rows of images (K, X) on one grey scale. A range wider than 0 … 1 is mapped onto it."""
     low = min(0.0, *(row.min().item() for row in rows))
     high = max(1.0, *(row.max().item() for row in rows))
     width = max(len(row) for row in rows)
@@ -127,7 +127,7 @@ def _grid(rows: list[torch.Tensor], shape: Sequence[int], title: str, names: Seq
 
 
 def _curves(sets: list[torch.Tensor], names: list[str]) -> Figure:
-    """Data that are no images: one panel a data point, one line a set (N, X), in the data's own units."""
+    """Data that are not images: one panel per data point, one line per set (N, X), in the units of the data."""
     count = min(CURVES, len(sets[0]))
     rows, columns = math.ceil(count / 3), min(3, count)
     figure, axes = panels(LIGHT, rows, columns, (8.0, 1.9 * rows + 0.4))

@@ -1,4 +1,4 @@
-"""The plain records of training: what is asked (`Training`), where it is (`Position`), what came of it (`Fitted`)."""
+"""The records of training: its settings (`Training`), its position (`Position`) and its result (`Fitted`)."""
 
 from dataclasses import dataclass
 
@@ -9,11 +9,14 @@ from pathscore.errors import UsageError
 class Training:
     """How long to train, on which batches, and how often to write.
 
-    batch_size: rows a step; the last step of an epoch takes what is left.
-    epochs, steps: how long, one of the two. seed, binarize: of the data, as `epoch_order` and `binarize` take them.
-    log_steps: steps between two lines of metrics. checkpoint_seconds, checkpoint_steps: time or steps between two
-    checkpoints, whichever comes first; one is written at the end in any case. quiet: no progress bar.
-    whole: the loss of a step is that of the whole data set, and not the sum over the rows of its batch.
+    batch_size: rows per step; the last step of an epoch takes the remaining rows.
+    epochs, steps: the length of training; give one of them.
+    seed, binarize: of the data, for `epoch_order` and `binarize`.
+    log_steps: steps between two lines of metrics.
+    checkpoint_seconds, checkpoint_steps: time or steps between two checkpoints, whichever comes first. A checkpoint is
+        always written at the end.
+    quiet: no progress bar.
+    whole: the loss of a step is that of the whole data set, not the sum over the rows of the batch.
 
     Raises: UsageError for a length or a batch size below 1.
     """
@@ -40,11 +43,12 @@ class Training:
 
 @dataclass
 class Position:
-    """Where a run stands; plain numbers, kept in checkpoints.
+    """The position of a run, as plain numbers that are kept in checkpoints.
 
-    step, epoch, batch: steps done, epoch, and batches of it done. loss, rows: the epoch's loss so far, summed over its
-    rows. seconds: time spent on steps. train_elbo, valid_elbo: the latest. lines: of the metrics. closed: whether the
-    latest epoch, or the part of it that was asked for, has had its validation.
+    step: completed steps. epoch, batch: the present epoch, and its completed batches.
+    loss, rows: the loss of the present epoch so far, summed over this number of rows.
+    seconds: time spent on steps. train_elbo, valid_elbo: the latest values. lines: lines of the metrics.
+    closed: whether the latest epoch, or the part of it that was trained, has been validated.
     """
 
     step: int = 0
@@ -61,10 +65,10 @@ class Position:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What training came to; ELBOs in nats per data point, `train_elbo` averaged over the last epoch's steps.
+    """The result of training. ELBOs are in nats per data point; `train_elbo` is the mean over the last epoch's steps.
 
-    seconds is the time spent on steps, a resumed run's earlier ones too; steps_per_second is this process's alone.
-    `note` tells of a damaged checkpoint that was passed over.
+    seconds: time spent on all steps, also before a run was resumed. steps_per_second: of this process only.
+    note: says so if a damaged checkpoint was skipped.
     """
 
     steps: int

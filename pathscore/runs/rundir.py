@@ -1,7 +1,8 @@
-"""Run directories: where one is made, and the configuration that it keeps.
+"""Run directories and their configuration.
 
-`create(out, name) -> Path` makes a directory that holds no other run; `write_config` and `read_config` are its
-`config.json`. What cannot be made, read or written is a RunDirError, one line. Nothing here imports torch.
+`create(out, name) -> Path` makes a directory that holds no other run. `write_config` and `read_config` are for its
+`config.json`. All raise a RunDirError, one line, if something cannot be made, read or written. Nothing here imports
+torch.
 """
 
 import os
@@ -18,9 +19,9 @@ SUMMARY = "summary.json"
 
 
 def create(out: str | None, name: str) -> Path:
-    """A new run directory: `out`, or `runs/<time>-<name>`, made free by a number where two start in one second.
+    """A new run directory: `out`, or `runs/<time>-<name>`, with a number added where two runs start in one second.
 
-    Raises RunDirError where `out` holds a checkpoint; a run that left none may be started over.
+    Raises RunDirError if `out` holds a checkpoint. A run without a checkpoint may be started again.
     """
     if out is not None:
         path = Path(out)
@@ -31,13 +32,13 @@ def create(out: str | None, name: str) -> Path:
     path, number = stem, 2
     while True:
         try:
-            return make(path, exist_ok=False)  # looking first would leave a moment for another run to take it
+            return make(path, exist_ok=False)  # not `exists` first: another run could make it in between
         except FileExistsError:
             path, number = stem.with_name(f"{stem.name}-{number}"), number + 1
 
 
 def make(path: Path, exist_ok: bool = True) -> Path:
-    """The directory `path`, made with its parents if it is missing, and known to be writable."""
+    """The directory `path`, which is made with its parents if it is missing, and checked to be writable."""
     try:
         path.mkdir(parents=True, exist_ok=exist_ok)
         writable = os.access(path, os.W_OK)
@@ -51,12 +52,12 @@ def make(path: Path, exist_ok: bool = True) -> Path:
 
 
 def write_config(path: Path, config: Config) -> None:
-    """Write `config.json`; RunDirError when the file system refuses."""
+    """Write `config.json`. Raises RunDirError when it cannot be written."""
     write_text(path / CONFIG, config.to_json())
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write one file of a run directory whole: to a temporary name first, then in place of the old one."""
+    """Write one file of a run directory atomically: to a temporary name first, then in place of the old file."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
@@ -71,5 +72,5 @@ def read_config(path: Path) -> Config:
         text = (path / CONFIG).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise RunDirError(f"{path} is no run directory: {CONFIG}: {reason}") from None
+        raise RunDirError(f"{path} is not a run directory: {CONFIG}: {reason}") from None
     return Config.from_json(text, where=str(path / CONFIG))

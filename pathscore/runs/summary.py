@@ -1,4 +1,4 @@
-"""What a run came to, in figures: `summarise(job, fitted, args) -> dict`, and the lines that are printed about it."""
+"""The figures of a finished run: `summarise(job, fitted, args) -> dict`, and the lines that are printed about it."""
 
 import math
 from collections.abc import Callable
@@ -23,18 +23,18 @@ RESULTS: dict[str, Callable[[dict[str, Any]], str | None]] = {
     "rate, distortion": lambda s: f"{s['rate']:.2f}, {s['distortion']:.2f} nats" if "rate" in s else None,
     "active units": lambda s: f"{s['active_units']} of {s['units']}" if "active_units" in s else None,
 }
-"""Rows of the printed table, each a function of the summary; those without a figure are left out."""
+"""Rows of the printed table, each a function of the summary. Rows without a figure are left out."""
 
 
 def nats(summary: dict[str, Any], key: str, error: str = "") -> str | None:
-    """A figure in nats, with its standard error; None where the summary has none."""
+    """A figure in nats with its standard error; None where the summary does not have it."""
     if summary.get(key) is None:
         return None
     return f"{summary[key]:.2f} ± {summary[error]:.2f} nats" if error else f"{summary[key]:.2f} nats"
 
 
 def summarise(job: Assembly, fitted: Fitted, args: Arguments) -> dict[str, Any]:
-    """What summary.json holds; times in seconds, bounds in nats: per data point, or of the whole data set.
+    """The contents of summary.json. Times are in seconds; bounds are in nats per data point or for the whole data set.
 
     args: the held-out data. Call it inside the run's parameter store.
     """
@@ -60,7 +60,7 @@ def summarise(job: Assembly, fitted: Fitted, args: Arguments) -> dict[str, Any]:
 
 
 def parameters(job: Assembly) -> int:
-    """Trained numbers of model and guide."""
+    """The number of trained parameters of model and guide."""
     modules = [part for part in (job.model, job.guide) if isinstance(part, nn.Module)]
     own = {id(p): p for module in modules for p in module.parameters() if p.requires_grad}
     own |= {id(p): p for name, p in job.svi.parameters().items() if not name.startswith("estimators.")}
@@ -68,7 +68,7 @@ def parameters(job: Assembly) -> int:
 
 
 def bounds(job: Assembly, args: Arguments) -> dict[str, Any]:
-    """Bounds on the held-out data; for latents that all data share, of the training set, and the predictive density."""
+    """Bounds on the held-out data. With shared latents: the bound of the training set, and the predictive density."""
     config = job.config
     if job.local:
         return evaluate(job.model, job.guide, args, importance_samples=config.eval_samples or 1, seed=config.seed)
@@ -76,7 +76,7 @@ def bounds(job: Assembly, args: Arguments) -> dict[str, Any]:
 
 
 def finite(values: dict[str, Any]) -> dict[str, Any]:
-    """The same with null for numbers that JSON has no word for."""
+    """The values with null for numbers that are not finite, which JSON cannot express."""
     return {
         k: finite(v) if isinstance(v, dict) else None if isinstance(v, float) and not math.isfinite(v) else v
         for k, v in values.items()
@@ -84,18 +84,18 @@ def finite(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def heading(job: Assembly, directory: Path) -> str:
-    """What is about to run, in three lines or four."""
+    """A description of the run in two to four lines, printed before it starts."""
     config, data = job.config, job.dataset
     lines = [
-        f"{place_name(config.model)}{with_title(job)}; {config.elbo}, {config.estimator or 'its own gradient'}, "
-        f"K = {config.particles}",
-        f"{job.steps} steps on {job.svi.device()}, threads {config.threads}, in {directory}",
+        f"{place_name(config.model)}{with_title(job)}; objective {config.elbo}, estimator "
+        f"{config.estimator or 'of the objective'}, K = {config.particles}",
+        f"{job.steps} steps on {job.svi.device()}, {config.threads} threads, in {directory}",
     ]
     if job.training:
-        rows = f"{len(data.x)} + {len(data.x_test)} rows of {data.x.shape[1:].numel()} values"
+        rows = f"{len(data.x)} training and {len(data.x_test)} test rows of {data.x.shape[1:].numel()} values"
         lines.insert(0, f"{data.name}: {rows}")
     if job.svi.compiled is not None:
-        lines.append("steps run as one compiled graph, built in the second step (seconds; --compile off: never)")
+        lines.append("each step is one compiled graph, built in the second step (takes seconds; avoid: --compile off)")
     return "\n".join(lines)
 
 
@@ -106,7 +106,7 @@ def with_title(job: Assembly) -> str:
 
 
 def closing(job: Assembly, summary: dict[str, Any], directory: Path) -> str:
-    """The table of the result and the paths."""
+    """The printed table of results and paths."""
     rows = {
         **{label.format_map(summary): text for label, show in RESULTS.items() if (text := show(summary))},
         **{name: f"{value:.4g}" for name, value in summary["measures"].items()},

@@ -1,8 +1,8 @@
-"""Variance along a trajectory: `Tracker(job, names, x)() -> {"gradient_variance": {name: total variance}}`.
+"""Gradient variance during training: `Tracker(job, names, x)() -> {"gradient_variance": {name: total variance}}`.
 
-Every estimator is measured at the run's present parameters on the same few data, whichever of them trains it, so the
-curves differ by the estimator alone. The trajectory does not notice: random numbers are drawn beside its stream.
-Learned parts follow it, a few steps each time; they are not kept in checkpoints.
+Every estimator is measured at the run's present parameters on the same few data points, so the curves differ only by
+the estimator. Training is not changed, because the tracker draws from a separate random stream. Learned baselines and
+control variates are trained for a few steps at each call. They are not kept in checkpoints.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ REPLICATES = 200
 
 
 class Tracker:
-    """Measures the named estimators whenever it is called.
+    """Measures the named estimators at each call.
 
-    job: a `pathscore.runs.assembly.Assembly`. names: as `--estimators` takes them. args: held-out data, of which the
-    first eight rows are used. settings: objective, particles and options of `Lab`.
+    job: a `pathscore.runs.assembly.Assembly`. names: as for `--estimators`. args: held-out data, of which the first
+    eight rows are used. settings: objective, particles and options of `Lab`.
 
-    Raises: UsageError for an estimator that cannot serve the program.
+    Raises: UsageError for an estimator that does not support the program.
     """
 
     def __init__(self, job: Any, names: str, args: Arguments, **settings: Any) -> None:
@@ -36,7 +36,7 @@ class Tracker:
             self.elbos = self.lab.objectives(read_estimators(names))
 
     def __call__(self) -> dict[str, Any]:
-        """Σ over the sites' parameters of the variance of one gradient, by estimator, at the present parameters."""
+        """The variance of one gradient, summed over the sites' parameters, by estimator, at the present parameters."""
         self.calls += 1
         found = {}
         svi = self.job.svi

@@ -1,8 +1,8 @@
 """The training loop: `fit(svi, x, Training(…), run_dir=…) -> Fitted`, for data x (N, X).
 
 A step is a pure function of the state that a checkpoint holds: parameters, optimiser, torch's random streams and the
-position in the epoch. A resumed run therefore continues bit for bit. Nothing but the programs draws from torch's
-streams, and metrics, validation and checkpoints change no number.
+position in the epoch. A resumed run therefore continues bit for bit. Only the programs draw from torch's streams.
+Metrics, validation and checkpoints do not change the result.
 """
 
 import sys
@@ -48,14 +48,14 @@ def fit(
 ) -> Fitted:
     """Train `svi` on the rows of x (N, X), validating after each epoch on x_valid if given.
 
-    x, x_valid: a tensor, or the tuple of tensors that the programs are called with, (x, y) for example; () for programs
-        without arguments. Of a tuple, `training.binarize` is about the first.
-    run_dir: where metrics and checkpoints go; none are written without it. The caller holds `checkpoint.lock`.
-    kl_weight: the weight that model and guide were wrapped with (`kl_weighted`), moved from step to step.
-    config: plain values kept in the checkpoint; a resumed run must have the same, but for `config.FREE`.
+    x, x_valid: a tensor, or the tuple of tensors that the programs are called with, for example (x, y); () for programs
+        without arguments. `training.binarize` applies to the first tensor of a tuple.
+    run_dir: the directory of metrics and checkpoints; without it none are written. The caller has `checkpoint.lock`.
+    kl_weight: the weight that model and guide were wrapped with (`kl_weighted`); it is updated at each step.
+    config: plain values that are kept in the checkpoint. A resumed run must have the same values, except `config.FREE`.
     resume: continue from the checkpoint in `run_dir`.
-    probe: called after each epoch; what it returns goes into that line of the metrics. It must leave the random
-        streams and the run's parameters as they are.
+    probe: called after each epoch; its result is added to that line of the metrics. It must not change the random
+        streams or the run's parameters.
 
     Raises: NumericsError for a loss or gradient that is not finite; RunDirError for a run directory that cannot be
     read, written or resumed; Interrupted after SIGINT or SIGTERM, once the state has been saved.
@@ -86,7 +86,7 @@ def as_arguments(x: Tensor | Arguments) -> Arguments:
 
 
 class Loop:
-    """One run: its position and everything that a step, an epoch's end and a checkpoint need."""
+    """The training loop of one run: its position, and what a step, the end of an epoch and a checkpoint need."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Loop:
         self.resumed_from = 0
 
     def resume(self) -> None:
-        """Take up the state of the newest good checkpoint of the run directory."""
+        """Load the state of the newest good checkpoint of the run directory."""
         if self.run_dir is None:
             raise UsageError("resume needs run_dir, the directory of the run to continue")
         loaded = checkpoint.load(self.run_dir)
@@ -123,7 +123,7 @@ class Loop:
         self.resumed_from, self.note = self.at.step, loaded.note
 
     def run(self) -> Fitted:
-        """Train to the end, from wherever the position is."""
+        """Train from the present position to the end."""
         self._mark, self._before = time.perf_counter(), self.at.seconds
         self._saved, started = (self.at.step, time.monotonic()), (self.at.step, self.at.closed)
         with ExitStack() as stack:
@@ -138,7 +138,7 @@ class Loop:
         return self._fitted()
 
     def save(self) -> Path | None:
-        """Write a checkpoint now, if there is a directory for it."""
+        """Write a checkpoint now, if there is a run directory."""
         if self.run_dir is None:
             return None
         state = {"svi": self.svi.state_dict(), "rng": streams.read(self.device), "position": vars(self.at)}

@@ -46,9 +46,9 @@ def python(*words: str, **kwargs) -> subprocess.CompletedProcess:
         (["train", "--quiet", "yes"], "unexpected argument 'yes': see --help"),
         (["train", "--config", "a.toml", "--resume", "b"], "--config and --resume both say what to run: give one"),
         (["train", "--data", "a.npz", "--dataset=mnist"], "--data and --dataset both say what to train on: give one"),
-        (["train", "--out", "a", "--resume", "b"], "--resume goes on in the directory of the run: leave --out away"),
+        (["train", "--out", "a", "--resume", "b"], "--resume continues in the directory of the run: remove --out"),
         (["trian"], "unknown verb 'trian': did you mean 'train'?"),
-        (["--latent", "normal"], "a verb comes first, as in pathscore train --latent: train, "),
+        (["--latent", "normal"], "give a verb first, as in pathscore train --latent: train, "),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(words, message, capsys):

@@ -141,5 +141,5 @@ def test_a_run_directory_that_cannot_be_is_refused(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(RunDirError):
             create(str(path), "name")
-    with pytest.raises(RunDirError, match="is no run directory"):
+    with pytest.raises(RunDirError, match="is not a run directory"):
         read_config(tmp_path)

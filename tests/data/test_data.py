@@ -51,10 +51,10 @@ def test_what_fits_is_accepted(digits):
     check_values(replace(digits, x=digits.x * -30, x_test=digits.x_test.double()), "normal", "none")
 
 
-NEGATIVE = (-0.25, "they run from -0.25 to 1, scale them or choose --likelihood normal with --binarize none")
+NEGATIVE = (-0.25, "they range from -0.25 to 1, scale them or choose --likelihood normal with --binarize none")
 
 
-BYTES = (255.0, "they look like integers from 0 to 255, divide them by 255")
+BYTES = (255.0, "they look like pixels from 0 to 255, divide them by 255")
 
 
 @pytest.mark.parametrize("array", ["x", "x_test"])

@@ -53,7 +53,7 @@ def test_a_file_that_cannot_be_read_is_refused_by_name(clothes, tmp_path, monkey
 
     copy_of(clothes, tmp_path, "FashionMNIST")
     monkeypatch.setattr(idx.Path, "read_bytes", refuse)
-    with pytest.raises(DataError, match=r"Permission denied: '.*-ubyte': make --data-dir a folder that can be read"):
+    with pytest.raises(DataError, match=r"Permission denied: '.*-ubyte': give --data-dir a folder that can be read"):
         load_dataset("fashion-mnist", tmp_path)
 
 
@@ -67,8 +67,8 @@ DAMAGE = {
     "is empty": b"",
     "is a web page, not data": b"\n<!DOCTYPE html><html>Sign in</html>",
     "is still compressed": gzip.compress(GOOD),
-    "is no idx file of bytes with 1 dimensions: it starts with 00 00 08 03": idx_bytes((10, 28, 28)),
-    "is no idx file of bytes with 1 dimensions: it starts with 61 62 63 64": b"abcd" * 100,
+    "is not an idx file of bytes with 1 dimensions: it starts with 00 00 08 03": idx_bytes((10, 28, 28)),
+    "is not an idx file of bytes with 1 dimensions: it starts with 61 62 63 64": b"abcd" * 100,
     "holds 9999 values, not 10000": idx_bytes((9_999,)),
     "has 6000 bytes, not 10008: it is truncated": GOOD[:6000],
     "holds 0 values, not 10000": GOOD[:4],

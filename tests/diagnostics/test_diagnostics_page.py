@@ -80,7 +80,7 @@ def test_verdicts_say_value_threshold_meaning_and_advice():
     verdict = judge("gap", 0.5)
     for text in (verdict.value, verdict.threshold, verdict.meaning, verdict.advice):
         assert text.replace("&", "&amp;").replace("'", "&#x27;") in page
-    assert "The guide: usable with care" in page and "The model: nothing is flagged." in page
+    assert "use it as the posterior with care" in page and "The model: no check is flagged." in page
     assert "too few draws" in page
 
 

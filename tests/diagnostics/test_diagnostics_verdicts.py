@@ -88,7 +88,7 @@ def test_advice_names_flags_that_exist_and_objectives_that_take_every_latent():
 
 
 def test_a_value_beyond_its_threshold_that_is_not_flagged_says_why():
-    assert "not clearly beyond the threshold" in judge("gap", 0.104, evidence=False).value
+    assert "not significantly beyond the threshold" in judge("gap", 0.104, evidence=False).value
     assert judge("ranks", 0.05, evidence=False).value == "0.050 from uniform"  # no threshold: it is chance or it isn't
     assert judge("gap", 0.05, evidence=False).value == "0.05 nat"
 

@@ -260,6 +260,6 @@ class TestChecks:
         x[1] = float("nan")
         with (
             pyro.validation_enabled(False),
-            pytest.raises(NumericsError, match="of 1 data points are NaN, that of number 1"),
+            pytest.raises(NumericsError, match="of 1 data points are NaN, the first is number 1"),
         ):
             evaluation.importance_bound(model, guide, x, num_particles=20)

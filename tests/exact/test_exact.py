@@ -279,7 +279,11 @@ def _without_event(x):
             "site 'z' has distribution MultivariateNormal",
         ),
         (_local(dist.Bernoulli(0.5)), lambda x: None, "latent site 'z' of the model is missing from the guide"),
-        (_local(dist.Bernoulli(0.5), plate=False), _local(dist.Bernoulli(0.5)), "site 'x' depends on a latent site"),
+        (
+            _local(dist.Bernoulli(0.5), plate=False),
+            _local(dist.Bernoulli(0.5)),
+            "site 'x' lies outside a plate but depends on a latent site",
+        ),
     ],
 )
 def test_refusals_name_the_site(model, guide, message):

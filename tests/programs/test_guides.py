@@ -176,7 +176,7 @@ def test_one_dictionary_builds_model_and_guide_and_strangers_are_refused():
 def test_a_guide_without_data_says_what_to_call(guide):
     with pytest.raises(UsageError) as error:
         GUIDES[guide](X)()
-    expected = "a guide needs data: call guide(x); for samples from the prior call the model alone"
+    expected = "a guide needs data: call guide(x); for samples from the prior call the model"
     assert str(error.value) == expected
 
 

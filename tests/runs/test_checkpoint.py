@@ -137,7 +137,7 @@ class TestFile:
 
     def test_one_process_cannot_own_a_directory_twice(self, tmp_path):
         second = checkpoint.lock(tmp_path)
-        with checkpoint.lock(tmp_path), pytest.raises(RunDirError, match="is at work in"):
+        with checkpoint.lock(tmp_path), pytest.raises(RunDirError, match="is using"):
             second.__enter__()
         with checkpoint.lock(tmp_path):
             assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"

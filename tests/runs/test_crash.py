@@ -149,7 +149,7 @@ def test_signals_save_and_say_how_to_go_on_and_a_lock_dies_with_its_owner(tmp_pa
         directory = tmp_path / number.name
         assert process.stdout.readline() == "ready\n"
         began = time.process_time()  # of the processor: neither refused nor waited for on a busy machine
-        with pytest.raises(RunDirError, match=f"process {process.pid} is at work in"), checkpoint.lock(directory):
+        with pytest.raises(RunDirError, match=f"process {process.pid} is using"), checkpoint.lock(directory):
             pass
         assert time.process_time() - began < 1
         wait_for(directory / "metrics.jsonl", process)

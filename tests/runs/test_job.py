@@ -150,7 +150,7 @@ def test_two_processes_never_share_a_run_directory(tmp_path, capsys):
     assert train("--steps", "2", "--out", str(tmp_path / "run")) == 0
     with checkpoint.lock(tmp_path / "run"):
         assert cli.main(["train", "--resume", str(tmp_path / "run")]) == 3
-    assert f"process {os.getpid()} is at work in" in capsys.readouterr().err
+    assert f"process {os.getpid()} is using" in capsys.readouterr().err
     assert train("--steps", "2", "--out", str(tmp_path / "run")) == 3
 
 

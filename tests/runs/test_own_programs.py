@@ -120,7 +120,7 @@ def test_a_run_is_opened_from_any_directory_and_the_held_out_weights_are_the_tra
         ("LINE", "BUMPS", "--model {file}:LINE takes rows and labels, and {data} holds rows: add an array y"),
         ("COUNTS", "BUMPS", "takes counts, and {data} holds rows: give an array x of whole numbers"),
         ("STEPS", "BUMPS", "takes sequences, and {data} holds rows: give an array x (N, T, X)"),
-        ("COIN", "BUMPS", "--model {file}:COIN needs no data: leave --data away"),
+        ("COIN", "BUMPS", "--model {file}:COIN needs no data: remove --data"),
         ("BUMPS", "COUNTS", "x holds integers from 0 to "),
     ],
 )

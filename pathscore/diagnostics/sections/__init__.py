@@ -1,1 +1,1 @@
-"""One diagnostic a file: each has a function `section(subject) -> Section`."""
+"""One diagnostic per file: each has a function `section(subject) -> Section`."""

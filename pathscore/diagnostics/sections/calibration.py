@@ -11,9 +11,9 @@ from pathscore.diagnostics.subject import Picture, Section, Subject, Table
 from pathscore.diagnostics.verdicts import Verdict, judge
 
 INTRO = (
-    "Draw latents and data from the model, ask the guide about the data, and see where the true latents fall "
-    "among its draws. {replicates} simulated data sets, {draws} draws each; ties of discrete latents are broken "
-    "at random. This tests the guide where the model puts data, not whether the model fits."
+    "Latents and data are simulated from the model. The guide is given the data, and the true latents are ranked among "
+    "its draws. {replicates} simulated data sets, {draws} draws each; ties of discrete latents are broken "
+    "at random. This checks the guide on data of the model. It does not check whether the model fits real data."
 )
 
 
@@ -39,7 +39,7 @@ def section(subject: Subject) -> Section:
             Table(
                 ("interval", "observed", "± s.e."),
                 [(f"{c.level:.0%}", f"{c.observed:.1%}", f"{c.standard_error:.1%}") for c in covered],
-                "How often central intervals of the guide hold the true value, over all latent coordinates.",
+                "How often central intervals of the guide contain the true value, over all latent coordinates.",
             )
         ],
         pictures=_pictures(found, worst, covered),
@@ -62,8 +62,8 @@ def _coverage(covered: Sequence[Coverage]) -> Verdict:
     worst = max(covered, key=lambda c: abs(c.observed - c.level))
     smallest = min(1.0, min(c.p_value for c in covered) * len(covered))
     word = "narrow" if worst.observed < worst.level else "wide"
-    how = f"too {word}" if smallest <= ALPHA else "as it should"
-    note = f"(the {worst.level:.0%} interval holds {worst.observed:.1%}: {how})"
+    how = f"too {word}" if smallest <= ALPHA else "not significant"
+    note = f"(coverage of the {worst.level:.0%} interval: {worst.observed:.1%}, {how})"
     return judge("coverage", abs(worst.observed - worst.level), evidence=smallest <= ALPHA, note=note)
 
 
@@ -74,7 +74,7 @@ def _pictures(found: Calibration, worst: int, covered: Sequence[Coverage]) -> li
     )
     ranks = partial(plots.ecdf_plot, pit=found.all, worst=worst, label=label)
     coverage = partial(plots.coverage_plot, nominal=level, observed=observed, error=error)
-    alt = f"One line per latent coordinate; the most extreme is {label}. Lines inside the grey band are as expected."
+    alt = f"One line per latent coordinate; the most extreme is {label}. Lines inside the grey band: correct ranks."
     return [
         Picture("ranks", "Ranks of the truth: empirical CDF against uniform", alt, ranks),
         Picture("coverage", "Coverage of central intervals", "Points on the diagonal: correct coverage.", coverage),

@@ -1,4 +1,4 @@
-"""NUTS chains on a few data points as a second opinion on the guide."""
+"""NUTS chains on a few data points, compared with the guide."""
 
 from functools import partial
 
@@ -12,13 +12,13 @@ from pathscore.diagnostics.verdicts import Verdict, judge, not_computed
 
 
 def section(subject: Subject) -> Section:
-    """NUTS on a few data points against the guide."""
+    """Compare the guide with NUTS on a few data points."""
     effort = subject.effort
     points = min(effort.chain_points, subject.points)
     where = f"{points} data points" if row_plate(subject.layout, subject.args)[0] else "all the data together"
-    intro = f"NUTS chains of the model on {where}, beside 1 000 draws of the guide."
+    intro = f"NUTS chains of the model on {where}, compared with 1 000 draws of the guide."
     if effort.chain_points == 0 or any(site.discrete for site in subject.layout.of("latent")):
-        reason = "NUTS needs continuous latents." if effort.chain_points else "Not asked for (chain_points=0)."
+        reason = "NUTS needs continuous latents." if effort.chain_points else "Not requested (chain_points=0)."
         return Section(
             "chains", "Guide against MCMC", intro, [not_computed("chains", "Guide against NUTS chains", reason)]
         )
@@ -39,7 +39,7 @@ def section(subject: Subject) -> Section:
         [
             Picture(
                 "chains",
-                "Guide against chains, one dot a latent coordinate",
+                "Guide against chains, one dot per latent coordinate",
                 f"Means differ by up to {np.abs(found.shift).max():.2f} posterior standard deviations; standard "
                 f"deviations have ratios {found.scale.min():.2f} to {found.scale.max():.2f}.",
                 partial(plots.chains_plot, shift=found.shift, scale=found.scale),
@@ -61,10 +61,10 @@ def _chains_verdict(found: Reference) -> Verdict:
             "chains",
             title,
             f"The chains have not mixed (R-hat up to {np.nanmax(found.rhat):.2f}, "
-            f"limit {RHAT}): they can't judge the guide. Longer chains: chain_draws=1000.",
+            f"limit {RHAT}): they cannot judge the guide. Use longer chains: chain_draws=1000.",
         )
     largest = float(np.abs(found.shift).max())
-    noise = 4 * float(np.sqrt(1 / found.ess.min() + 1 / 1000))  # largest of many means: four standard errors
+    noise = 4 * float(np.sqrt(1 / found.ess.min() + 1 / 1000))  # four standard errors: the value is the largest of many
     return judge("chains", largest, evidence=largest > 0.5 + noise, note=f"(Monte Carlo noise up to {noise:.2f})")
 
 

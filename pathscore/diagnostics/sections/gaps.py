@@ -1,4 +1,4 @@
-"""Where the gap comes from: the encoder, or the guide's family."""
+"""The parts of the gap: amortisation gap (encoder) and approximation gap (the guide's family)."""
 
 from functools import partial
 
@@ -11,9 +11,9 @@ from pathscore.diagnostics.verdicts import Verdict, judge
 from pathscore.errors import UsageError
 
 INTRO = (
-    "The guide's parameters were re-optimised for each of {points} data points. What that gains is the "
-    "amortisation gap (the encoder's share); what is still missing is the approximation gap (the share of the "
-    "guide's family)."
+    "The variational parameters were re-optimised for each of {points} data points. The gain in ELBO is the "
+    "amortisation gap, which the encoder causes. The remaining difference to log p(x) is the approximation gap, which "
+    "the guide's family causes."
 )
 
 
@@ -21,13 +21,15 @@ def section(subject: Subject) -> Section:
     """Amortisation gap beside approximation gap."""
     effort = subject.effort
     if subject.point_sites:
-        raise UsageError(f"{subject.point_sites} are points in the guide, without a distribution: there is no gap")
+        raise UsageError(
+            f"{subject.point_sites} are point estimates in the guide, without a distribution: there is no gap"
+        )
     args = subject.first(effort.gap_points)
     found = gaps(subject.model, subject.guide, args, steps=effort.gap_steps, seed=effort.seed + 2)
     several = len(subject.layout.of("latent")) > 1
     notes = [
-        "With several latent layers the re-optimised guide keeps each layer's dependence on the one below up to "
-        "an offset: the amortisation gap is a lower bound."
+        "With several latent layers, re-optimisation only shifts the parameters of each layer by an offset, and keeps "
+        "its dependence on the layer below. The amortisation gap is then a lower bound."
     ] * several
     return Section(
         "gaps",
@@ -57,7 +59,7 @@ def section(subject: Subject) -> Section:
 
 
 def _noise(found: Gaps) -> float:
-    """Monte Carlo standard error of a mean difference of ELBOs."""
+    """The Monte Carlo standard error of a mean difference of ELBOs."""
     return float(
         np.sqrt(np.square(found.guide.elbo_se).sum() + np.square(found.best.elbo_se).sum()) / len(found.amortisation)
     )

@@ -1,4 +1,4 @@
-"""How good is the guide: importance weights per data point, and exact figures where the latent space is small."""
+"""The quality of the guide: importance weights per data point, and exact figures where the latent space is small."""
 
 from functools import partial
 from typing import Any
@@ -14,10 +14,10 @@ from pathscore.diagnostics.subject import Picture, Section, Subject, Table
 from pathscore.diagnostics.verdicts import Verdict, judge
 
 EXACT_POINTS = 100
-"""Data points whose latent states are enumerated, at most."""
+"""Largest number of data points whose latent states are enumerated."""
 
 EXACT_ELEMENTS = 2**23
-"""Site elements computed at once for them: rows of the table × elements of a data point."""
+"""Largest number of site elements in this enumeration: rows of the table × elements of a data point."""
 
 
 def section(subject: Subject) -> Section:
@@ -61,16 +61,16 @@ JOINT = (
 
 
 def _point(sites: list[str]) -> Verdict:
-    """What is said of a guide that isn't a distribution; its KL from the posterior is infinite."""
+    """The verdict on a guide that is not a distribution; its KL from the posterior is infinite."""
     return Verdict(
         "gap",
         RULES["gap"].title,
         "bad",
         "infinite",
         RULES["gap"].threshold(),
-        f"{', '.join(sites)}: the same in every draw. The guide is a point estimate, which has no spread to trust and "
-        "no importance weights.",
-        "Give it a distribution (AutoNormal in place of AutoDelta), or read it as a point estimate alone.",
+        f"{', '.join(sites)}: the same value in every draw. The guide is a point estimate. It has no standard "
+        "deviation and no importance weights.",
+        "Use a distribution (AutoNormal in place of AutoDelta), or use the guide only as a point estimate.",
     )
 
 
@@ -151,8 +151,8 @@ def _table(found: Importance, reference: dict | None) -> Table:
         rows.append(("log p(x), exact" + points, f"{reference['log_evidence']:.2f}", "0"))
         rows.append(("ELBO, exact" + points, f"{reference['elbo']:.2f}", "0"))
     caption = (
-        "log p(x) from importance weights is a lower bound in expectation: where the relative effective sample size is "
-        "near 0 or k-hat is too large, it is too low, and the gap too small, by an unknown amount."
+        "In expectation, log p(x) from importance weights is a lower bound. Where the relative effective sample size "
+        "is near 0 or k-hat is too large, log p(x) is too low and the gap too small, by an unknown amount."
     )
     header = ("nats, the whole data set", "value", "± s.e.") if found.gap.ndim == 0 else HEADER
     return Table(header, rows, caption)
@@ -165,7 +165,7 @@ def _pictures(found: Importance) -> list[Picture]:
         Picture(
             "ess",
             "Relative effective sample size",
-            f"Histogram over data points, median {np.median(ess):.2f}; 1 means that every draw counts fully.",
+            f"Histogram over data points, median {np.median(ess):.2f}; 1 means that all draws have equal weights.",
             partial(draw, values=ess, label="relative ESS", limits=(0.0, 1.0)),
         ),
         Picture(
@@ -178,7 +178,7 @@ def _pictures(found: Importance) -> list[Picture]:
             "khat",
             "Pareto k-hat",
             f"Histogram over data points; {np.mean(khat > found.khat_threshold):.0%} lie above the threshold. Data "
-            "points with flat weights have no k-hat.",
+            "points with equal weights have no k-hat.",
             partial(draw, values=khat, label="Pareto k-hat", threshold=found.khat_threshold),
         ),
     ]

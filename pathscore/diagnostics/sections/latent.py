@@ -1,4 +1,4 @@
-"""What the latent space is used for: units, aggregate posterior, embedding, traversals."""
+"""The use of the latent space: active units, aggregate posterior, embedding, traversals."""
 
 from functools import partial
 
@@ -12,8 +12,8 @@ from pathscore.diagnostics.verdicts import judge
 from pathscore.evaluation.units import THRESHOLD
 
 INTRO = (
-    "Which latent units carry information about the data, and whether the latents of real data, taken together, "
-    "look like the prior that samples are drawn from. A unit is active when the guide's mean of it varies by more "
+    "Which latent units contain information about the data, and whether the latents of all data points together are "
+    "distributed like the prior. A unit is active when the variance of the guide's mean over the data is more "
     f"than {THRESHOLD} over the data."
 )
 
@@ -44,7 +44,7 @@ def section(subject: Subject) -> Section:
 
 
 def _decomposition(found: LatentUse) -> str:
-    """The rate split in two, where the data are many enough to tell."""
+    """The decomposition of the rate, where there are enough data points to estimate it."""
     if found.aggregate_gap is None:
         return "(unit by unit, summed)"
     return (
@@ -85,7 +85,7 @@ def _site_pictures(name: str, site: SiteUse, subject: Subject) -> list[Picture]:
             Picture(
                 f"heat-{name}",
                 f"{name}: q(z = 1 | x)",
-                "Rows are data points, sorted by label; columns units.",
+                "Rows are data points, sorted by label. Columns are units.",
                 partial(latent_plots.heat_map, means=site.means, order=order, label=f"units of {name}"),
             )
         )
@@ -123,7 +123,7 @@ def _embedding(name: str, site: SiteUse, subject: Subject) -> Picture:
 
 
 def project(means: np.ndarray, name: str) -> tuple[np.ndarray, tuple[str, str]]:
-    """(N, D) → (N, 2): the coordinates themselves for D ≤ 2, else the first two principal components."""
+    """(N, D) → (N, 2): the coordinates for D ≤ 2, otherwise the first two principal components."""
     if means.shape[1] <= 2:
         points = np.zeros((len(means), 2))
         points[:, : means.shape[1]] = means

@@ -1,4 +1,4 @@
-"""Does data from the model look like the data."""
+"""Compare data from the model with held-out data."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from pathscore.diagnostics.verdicts import Verdict, judge, not_computed
 from pathscore.errors import UsageError
 
 PIXELS = 2**18
-"""Site elements of the data that go into a reliability curve: enough to see a hundredth, and small."""
+"""Site elements of the data in a reliability curve: enough to detect a difference of 0.01."""
 
 INTRO = (
     "Model against held-out data, with checks that are valid for binary data: a rootogram and ranks of a "
@@ -54,15 +54,15 @@ def section(subject: Subject) -> Section:
 def _counts(found: Predictive) -> Verdict:
     if found.shared:
         reason = (
-            f"{', '.join(found.shared)}: shared by several data, so that their ranks under the model are not "
-            "independent and there is no test. Look at the rootogram."
+            f"{', '.join(found.shared)}: shared by several data points, so their ranks under the model are not "
+            "independent, and there is no test. Look at the rootogram."
         )
         return not_computed("counts", RULES["counts"].title, reason, about="model")
     return judge("counts", found.deviation, evidence=found.p_value <= ALPHA, note=f"(p = {found.p_value:.2g})")
 
 
 def _few(subject: Subject) -> tuple:
-    """The first data points, as many as have PIXELS pixels."""
+    """The first data points: as many as have PIXELS pixels together."""
     return subject.first(max(2, PIXELS * subject.points // subject.layout.elements))
 
 
@@ -71,7 +71,7 @@ def _pictures(found: Predictive) -> list[Picture]:
         Picture(
             "rootogram",
             f"Rootogram: {found.statistic} in held-out data and in draws of the model",
-            "Bars are held-out data, the line is the model with the range of 95 % of its data sets, crosses are "
+            "Bars: held-out data. Line: the model, with the range of 95 % of its simulated data sets. Crosses: "
             "reconstructions.",
             partial(
                 plots.rootogram,
@@ -84,7 +84,7 @@ def _pictures(found: Predictive) -> list[Picture]:
         Picture(
             "counts",
             f"Rank of each data point's {found.statistic} among draws of the model",
-            "Empirical CDF of the ranks minus the diagonal; inside the band the model is as expected.",
+            "Empirical CDF of the ranks minus the diagonal. A line inside the band: no significant difference.",
             partial(plots.ecdf_plot, pit=found.pit[:, None], worst=0, label=found.statistic),
         ),
     ]
@@ -95,8 +95,8 @@ def _pava(found: Reliability) -> Picture:
     return Picture(
         "pava",
         "Reliability of pixel probabilities (PAVA)",
-        "Share of pixels on against predicted probability, held out and for data of the model itself. The "
-        "guide has seen the pixels, so the model's own curve, not the diagonal, is what a right model "
-        f"gives; mean difference {found.error:.3f}.",
+        "Share of pixels that are 1 against predicted probability, for held-out data and for data simulated from the "
+        "model. The guide has seen the pixels, so a correct model gives the simulated curve, not the diagonal. Mean "
+        f"difference: {found.error:.3f}.",
         partial(plots.reliability_plot, held_out=found.held_out, model=found.model),
     )

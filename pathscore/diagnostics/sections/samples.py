@@ -1,4 +1,4 @@
-"""Pictures of the data, their reconstructions, and samples of the model."""
+"""Pictures of the data, of their reconstructions, and of samples of the model."""
 
 from functools import partial
 
@@ -17,7 +17,7 @@ COLUMNS = 12
 def section(subject: Subject) -> Section:
     """Held-out data, mean reconstructions, and means of samples from the prior."""
     if subject.image_shape is None or len(subject.image_shape) != 3:
-        return Section("samples", "Samples and reconstructions", "The data have no picture shape: nothing to show.")
+        return Section("samples", "Samples and reconstructions", "The data are not images: there is nothing to show.")
     layout, site = subject.layout, subject.layout.observed()
     count = min(COLUMNS, len(subject.args[0]))
     with torch.no_grad(), seeded(subject.effort.seed + 7):
@@ -38,8 +38,8 @@ def section(subject: Subject) -> Section:
         pictures=[
             Picture(
                 "reconstructions-page",
-                "Held out, and reconstructed",
-                f"{count} data above, reconstructed below.",
+                "Held-out data and reconstructions",
+                f"{count} data points above, their reconstructions below.",
                 partial(plots.image_grid, images=pairs, row_labels=("data", "reconstruction")),
             ),
             Picture(
