@@ -23,15 +23,23 @@ class Options:
         "family of every latent layer",
         choices=("normal", "laplace", "lognormal", "bernoulli", "categorical"),
     )
-    layers: tuple[int, ...] | None = option(None, "latent units per layer, next to x first", check=WIDTH, none="auto")
+    layers: tuple[int, ...] | None = option(
+        None, "latent units per layer, starting next to x", check=WIDTH, none="auto"
+    )
     classes: int = option(10, "classes of each categorical latent", check=between(2, 65_536))
-    likelihood: str = option("bernoulli", "p(x | z)", choices=("bernoulli", "normal"))
+    likelihood: str = option("bernoulli", "likelihood p(x | z)", choices=("bernoulli", "normal"))
     prior: str = option("fixed", "prior of the top layer", choices=("fixed", "learned"))
-    guide: str = option("amortised", "what each layer of q is conditioned on", choices=("amortised", "factorised"))
-    trunk: str = option("mlp", "network between layers", choices=("linear", "mlp", "conv"))
-    hidden: tuple[int, ...] | None = option(None, "hidden widths of a trunk", check=WIDTH, none="auto")
+    guide: str = option(
+        "amortised",
+        "layers of q conditioned on the layer below (amortised) or only on x (factorised)",
+        choices=("amortised", "factorised"),
+    )
+    trunk: str = option("mlp", "kind of network between layers", choices=("linear", "mlp", "conv"))
+    hidden: tuple[int, ...] | None = option(
+        None, "widths of the hidden layers, channels for conv", check=WIDTH, none="auto"
+    )
     activation: str = option(
-        "tanh", "between hidden layers", choices=("tanh", "relu", "leaky-relu", "softplus", "silu")
+        "tanh", "activation function between hidden layers", choices=("tanh", "relu", "leaky-relu", "softplus", "silu")
     )
 
 

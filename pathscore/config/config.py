@@ -62,9 +62,9 @@ class Kind:
 class Objective:
     """The objective and its gradient"""
 
-    elbo: str = option("trace", "bound to maximise, and the costs that each site's gradient uses", choices="elbo")
+    elbo: str = option("trace", "objective that is maximised (see pathscore list)", choices="elbo")
     estimator: str | None = option(
-        None, "gradient estimator of each sample site", choices="estimator", names=named, form=SITES
+        None, "gradient estimator of each sample site; none: Pyro's own", choices="estimator", names=named, form=SITES
     )
     particles: int | None = option(None, "particles: draws of z per data point", check=between(1, 10**6), none="auto")
     alpha: float = option(0.0, "order of the Rényi bound (0: importance-weighted)", check=NOT_ONE)
@@ -121,7 +121,7 @@ class Machine:
     """The machine and the evaluation"""
 
     seed: int = option(0, "seed of initial weights, order of the data and draws", check=between(0, 2**63 - 1))
-    device: str = option("cpu", "auto, cpu, mps, cuda or cuda:N", check=DEVICE)
+    device: str = option("cpu", "device: auto, cpu, mps, cuda or cuda:N", check=DEVICE)
     dtype: str = option("float32", "floating-point type of parameters and data", choices="dtype")
     threads: int | None = option(None, "number of threads for tensor operations", check=between(1, 1024), none="auto")
     compile: str = option(

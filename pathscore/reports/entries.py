@@ -46,7 +46,7 @@ class Entry:
 
 
 def labels(configs: Sequence[Any], names: Sequence[str]) -> list[str]:
-    """One label per run: the settings in which the runs differ; the directory's name if two runs have equal settings."""
+    """One label per run: the settings in which runs differ, or the directory's name if two runs have equal settings."""
     values = [{k: v for k, v in vars(c).items() if k not in UNSEEN} for c in configs]
     names_of_all = dict.fromkeys(k for v in values for k in v)  # programs of two kinds have options of their own
     differing = [k for k in names_of_all if len({str(v.get(k, UNKNOWN)) for v in values}) > 1]

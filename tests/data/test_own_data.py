@@ -94,13 +94,13 @@ def test_a_file_with_wrong_arrays_is_refused_by_name(tmp_path, arrays, message):
 def test_what_is_no_archive_is_refused_by_name(tmp_path, content):
     path = tmp_path / "mine.npz"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"is no \.npz archive, or a truncated one"):
+    with pytest.raises(DataError, match=r"is not an \.npz archive, or it is truncated"):
         load_file(path)
 
 
 def test_no_file_one_array_and_folders_are_refused_by_name(tmp_path):
     np.save(tmp_path / "one.npy", ONES)
-    with pytest.raises(DataError, match=r"is no \.npz archive"):
+    with pytest.raises(DataError, match=r"is not an \.npz archive"):
         load_file(tmp_path / "one.npy")
     for path in (tmp_path, tmp_path / "none.npz"):
         with pytest.raises(DataError, match=r"--data .*: there is no such file"):

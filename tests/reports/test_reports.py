@@ -107,7 +107,7 @@ def test_a_run_that_was_stopped_says_so(run):
 
 
 def test_directories_that_hold_no_run_are_refused_in_one_line(run, tmp_path, capsys):
-    with pytest.raises(RunDirError, match=r"no run directory: config\.json"):
+    with pytest.raises(RunDirError, match=r"not a run directory: config\.json"):
         diagnose(tmp_path)
     assert main(["diagnose", str(tmp_path / "nowhere")]) == 3
     (run / "checkpoint.pt").unlink()
@@ -152,7 +152,7 @@ def test_the_verb_and_its_flags(run, capsys):
 def test_compare_pairs_runs_on_the_same_data(made, tmp_path, capsys):
     page = compare(made, points=60, samples=20, out=tmp_path / "c")
     text = page.read_text()
-    for words in ("Paired differences", "estimator disarm", "estimator rloo", "Over seeds", "Gradient variance along"):
+    for words in ("Paired differences", "estimator disarm", "estimator rloo", "Over seeds", "Gradient variance during"):
         assert words in text, words
     rows = {r["run"]: r for r in json.loads((tmp_path / "c" / "comparison.json").read_text())["runs"]}
     assert len(rows) == 3
