@@ -48,7 +48,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     except SystemExit as exit:
         return int(exit.code or 0)
-    except KeyboardInterrupt as error:  # what stops a run by a signal says so and has its own code
+    except KeyboardInterrupt as error:  # a run that a signal stopped has a message and an exit code of its own
         return fail(str(error) or "interrupted", getattr(error, "exit_code", 130))
     except PathscoreError as error:
         return fail(str(error), error.exit_code, "--debug" in words)

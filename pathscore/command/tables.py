@@ -16,7 +16,7 @@ from pathscore.config import config_class
 from pathscore.data import DATASETS, Dataset
 from pathscore.elbos import ELBOS
 from pathscore.errors import UsageError, unknown
-from pathscore.estimators import ESTIMATORS
+from pathscore.estimators import ESTIMATORS, Estimator
 from pathscore.programs.entry import Program
 from pathscore.programs.lookup import beside
 from pathscore.runs.assembly import settle
@@ -47,10 +47,9 @@ def tables() -> dict[str, dict[str, str]]:
     }
 
 
-def estimator_line(cls: type) -> str:
+def estimator_line(cls: type[Estimator]) -> str:
     """An estimator's formula, whether it is biased, and its reference."""
-    # A subclass of Estimator, whatever its type says.
-    return f"{cls.formula}{'' if cls.unbiased else ' (biased)'}; {cls.reference}"  # type: ignore[attr-defined]
+    return f"{cls.formula}{'' if cls.unbiased else ' (biased)'}; {cls.reference}"
 
 
 def objectives(model: str = "vae", **choices: Any) -> Matrix:

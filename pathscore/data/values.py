@@ -73,7 +73,7 @@ def _check_layout(where: str, x: Tensor) -> None:
 def _check_widths(dataset: Dataset) -> None:
     width, width_test = dataset.x.shape[1], dataset.x_test.shape[1]
     if width != width_test:
-        raise DataError(f"{dataset.name}: x has {width} values a row, x_test {width_test}: give both the same width")
+        raise DataError(f"{dataset.name}: x has {width} values per row, x_test {width_test}: give both the same width")
     if math.prod(dataset.shape) != width:
         raise DataError(f"{dataset.name}: shape {dataset.shape} does not hold the {width} values of a row of x")
 

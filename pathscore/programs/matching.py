@@ -1,6 +1,6 @@
-"""Do model and guide fit each other? `mismatch(model_sites, guide_sites, …) -> str | None`, names and supports.
+"""Compare the sites of model and guide, names and supports: `mismatch(model_sites, guide_sites, …) -> str | None`.
 
-Sites are Pyro's messages by name, the observed ones too.
+Sites are Pyro's messages by name, with the observed ones.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Sites = Mapping[str, Any]
 
 
 def mismatch(model_sites: Sites, guide_sites: Sites, *, sums_out: bool = False) -> str | None:
-    """Why a pair would train wrongly in silence, with the remedy; None where it fits.
+    """Why a pair would train wrongly without an error, and the remedy; None where model and guide agree.
 
     sums_out: whether the objective sums out the model's discrete sites that the guide does not draw.
     """
@@ -80,13 +80,13 @@ def unlike_supports(model_sites: Sites, guide_sites: Sites) -> str | None:
             q, p = (type(_base(s["fn"])).__name__ for s in (site, other))
             return (
                 f"site {name!r} is {q} in the guide and {p} in the model, one of them discrete: values of the guide "
-                "have no density under the model; give both laws with one support"
+                "have no density under the model; give both distributions the same support"
             )
     return None
 
 
 def _is_discrete(fn: Any) -> bool | None:
-    """Whether the values of a law are discrete; None for a point mass, and where the law does not say."""
+    """Whether the values of a distribution are discrete; None for a point mass, and where it does not say."""
     if is_straight_through(fn):
         return True
     if type(_base(fn)).__name__ in ("Delta", "Unit"):

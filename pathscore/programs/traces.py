@@ -80,7 +80,7 @@ class Plate(NamedTuple):
     @classmethod
     def of(cls, frame: CondIndepStackFrame) -> Plate:
         """The plate of Pyro's frame."""
-        # Pyro declares the size an int, but it may be a tensor; dim is declared optional.
+        # Pyro types dim as optional and size as an int, but size may be a tensor.
         return cls(frame.name, frame.dim, frame.size, frame.full_size)  # type: ignore[arg-type]
 
 
@@ -95,8 +95,8 @@ class RowPlate(PlateMessenger):
     def __init__(self, rows: int, dim: int) -> None:
         super().__init__(ROW_PLATE, rows, dim=dim)
 
-    # Pyro declares that it returns a tensor of indices; None means that there is no subsample.
     @staticmethod
+    # Pyro declares that this returns a tensor of indices; None means that there is no subsample.
     def _subsample(name: str, size: int, *_: Any, **__: Any) -> tuple[int, int, None]:  # type: ignore[override]
         return size, size, None
 

@@ -112,7 +112,7 @@ def test_a_wrong_layout_is_refused_by_name(digits, array, make, message):
 
 
 def test_widths_that_differ_are_refused_by_name(digits):
-    with pytest.raises(DataError, match="x has 64 values a row, x_test 63: give both the same width"):
+    with pytest.raises(DataError, match="x has 64 values per row, x_test 63: give both the same width"):
         check_values(replace(digits, x_test=digits.x_test[:, 1:]), "normal", "none")
     with pytest.raises(DataError, match=r"shape \(1, 8, 9\) does not hold the 64 values"):
         check_values(replace(digits, shape=(1, 8, 9)), "normal", "none")

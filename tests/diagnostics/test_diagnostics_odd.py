@@ -92,7 +92,7 @@ def test_a_global_latent():
         pyro.sample("mean", dist.Normal(x.mean() * 0.9, 0.2))
 
     said = words(examine(model, guide, torch.randn(8, 2), effort=QUICK))
-    assert "one weight a draw for the whole data set" in said["importance"]
+    assert "one weight per draw for the whole data set" in said["importance"]
     assert "are global" in said["calibration"]
     assert "per data point" in said["gaps"]
     assert "none in a plate" in said["latent"]

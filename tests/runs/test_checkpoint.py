@@ -79,7 +79,7 @@ class TestFile:
         assert checkpoint.load(tmp_path).payload["n"] == 1
 
     def test_nothing_to_load(self, tmp_path):
-        with pytest.raises(RunDirError, match=r"holds no checkpoint\.pt: nothing to resume"):
+        with pytest.raises(RunDirError, match=r"holds no checkpoint\.pt: there is nothing to resume"):
             checkpoint.load(tmp_path)
         checkpoint.save(tmp_path, {"n": 1}).write_bytes(b"junk")
         with pytest.raises(RunDirError, match="is damaged"):

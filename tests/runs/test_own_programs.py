@@ -68,7 +68,7 @@ def test_its_options_defaults_measures_pictures_and_reference_are_used(tmp_path,
     run = ["train", *words("LINE", tmp_path), "--eval-samples", "20", "--lr", "0.05"]
     assert cli.main([*run, "--shape-of-noise", "laplace", "--out", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out
-    assert "LINE with laplace; trace" in out and "mean squared error" in out and "exact rows" in out
+    assert "LINE with laplace; objective trace" in out and "mean squared error" in out and "exact rows" in out
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["steps"], config["batch_size"], config["shape_of_noise"]) == (150, 25, "laplace")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -178,5 +178,5 @@ def test_flags_of_another_program_are_named(tmp_path, capsys):
 def test_an_entry_knows_its_place_and_one_without_a_place_is_refused():
     assert place_of(find("vae")) == "vae"
     assert find(place_of(own_programs.LINE)) is own_programs.LINE
-    with pytest.raises(UsageError, match="assign it to a name at the top level of a file"):
+    with pytest.raises(UsageError, match="assign it to a name at the top level of the file"):
         pathscore.train(pathscore.Program(own_programs.make_coin, takes=()))

@@ -28,11 +28,11 @@ def section(subject: Subject) -> Section:
     reference = exact_reference(subject)
     joint = found.gap.ndim == 0
     notes = [
-        "A latent is global, so there is one weight a draw for the whole data set and no figure per data point."
+        "A latent is global, so there is one weight per draw for the whole data set and no figure per data point."
     ] * joint
     if subject.discrete:
         notes.append(
-            "All latents are discrete: k-hat says little there and is not judged; relative ESS and log p(x) are."
+            "All latents are discrete: k-hat is not informative and not judged; relative ESS and log p(x) are judged."
         )
     return Section(
         "importance",
@@ -50,7 +50,7 @@ HEADER = ("nats per data point", "mean", "± s.e.")
 TITLE = "How good is the guide"
 INTRO = (
     "Every draw of the guide has an importance weight p(x, z) / q(z | x). If the guide were the posterior, all "
-    "weights of a data point would be equal. {draws} draws a data point."
+    "weights of a data point would be equal. {draws} draws per data point."
 )
 
 
