@@ -70,7 +70,7 @@ class Reading(numbers.Number):
         raise Refusal("it takes a number out of a tensor (.item(), float()) and decides by it")
 
     __eq__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __float__ = __int__ = __index__ = _refuse
-    __hash__ = None  # type: ignore[assignment]  # unhashable, as whatever compares elementwise
+    __hash__ = None  # type: ignore[assignment]  # unhashable, because == is redefined
 
 
 class Interception(TorchFunctionMode):

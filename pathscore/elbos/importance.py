@@ -146,5 +146,5 @@ class ImportanceELBO(SiteELBO):
 def compares_particles(estimator: Estimator) -> bool:
     """Whether an estimator's baseline is made of the other particles' costs."""
     baselines = estimator.baselines if isinstance(estimator, Score) else ()
-    # Modules of a list, whatever its type says.
+    # A ModuleList types its members as modules; these are baselines.
     return estimator.compares_particles or any(b.compares_particles for b in baselines)  # type: ignore[union-attr]

@@ -182,8 +182,8 @@ def make_plan(
     known = {name: found[key_of(name)] for name in latents if key_of(name) in found}
     sites: dict[str, SitePlan] = {}
     for name, site in latents.items():
-        # `found` holds estimators only, whatever its type says.
         here = partial(_swapped, refuse, name)
+        # `found` holds only estimators, but a ModuleDict types its members as modules.
         estimator, chosen = resolve(site, spec, particles, known, here)  # type: ignore[arg-type]
         model_site = sample_sites(model_trace).get(name)
         reason = refusal(estimator, site["fn"], model_site, particles) or here(estimator)

@@ -85,7 +85,7 @@ class SiteELBO(ELBO):
             raise UsageError(f"credit must be plate or graph, got '{credit}'")
         if kl not in KLS:
             raise unknown("--kl", kl, KLS)
-        # Pyro says int, and means inf too, whatever its type says.
+        # Pyro types it as int, but accepts math.inf too.
         super().__init__(num_particles=num_particles, max_plate_nesting=max_plate_nesting)  # type: ignore[arg-type]
         self.spec = read_spec(estimators)
         if kl in ("relaxed", "discrete"):
@@ -95,7 +95,7 @@ class SiteELBO(ELBO):
         self.estimators = nn.ModuleDict()
         self._plans = Plans()
 
-    # Named arguments of ours, whatever its type says.
+    # Pyro declares *args and **kwargs; here the two arguments are named.
     def __call__(self, model: nn.Module, guide: nn.Module) -> ELBOModule:  # type: ignore[override]
         """The bound as a module: its parameters are those of model, guide and estimators."""
         module = super().__call__(model, guide)
@@ -212,7 +212,7 @@ class SiteELBO(ELBO):
         weights = RowWeights(terms.plan, sites, terms)
         value = sum(weights.total(t.plates, t.value.detach()) for t in terms.terms)
         path = sum(weights.total(t.plates, t.path) for t in terms.terms if isinstance(t.path, Tensor))
-        # Sum() of tensors is typed as int, whatever its type says.
+        # The type of `sum` includes the int 0, for no terms; here there is at least one tensor.
         return value / terms.plan.particles, path / terms.plan.particles  # type: ignore[return-value]
 
     def cost(self, terms: Terms, name: str) -> Tensor:
@@ -285,7 +285,7 @@ class SiteELBO(ELBO):
             return {}
         total = sum(self.what_if(plan, terms, name) for name in wanted)
         leaves = [draws[name].leaf for name in wanted]
-        # Sum() of tensors is typed as int, whatever its type says.
+        # The type of `sum` includes the int 0, for no terms; here there is at least one tensor.
         grads = torch.autograd.grad(total, leaves, retain_graph=True)  # type: ignore[arg-type]
         return dict(zip(wanted, grads, strict=True))
 

@@ -158,7 +158,7 @@ class _NegligibleCut(torch.autograd.Function):
         return log_w.view_as(log_w)
 
     @staticmethod
-    # One argument, as the forward pass has, whatever its type says.
+    # torch declares *gradients; `forward` has one result, so there is one gradient.
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
         return without_negligible(gradient)
 

@@ -30,7 +30,7 @@ class Score(Estimator):
         self.baselines = nn.ModuleList(baselines)
 
     def refusal(self, fn: Any, particles: int = 1) -> str | None:
-        # Modules of a list, whatever its type says.
+        # A ModuleList types its members as modules; these are baselines.
         needed = max([b.min_particles for b in self.baselines], default=1)  # type: ignore[union-attr]
         if particles < needed:
             return f"{self.name} needs --particles {needed} or more, got {particles}"
@@ -38,7 +38,7 @@ class Score(Estimator):
 
     def setup(self, fn: Any, context: Tensor) -> None:
         for baseline in self.baselines:
-            baseline.setup(fn, context)  # type: ignore[operator]  # modules of a list
+            baseline.setup(fn, context)  # type: ignore[operator]  # a baseline, typed as module
 
     def predictions(self, site: Site) -> list[Tensor]:
         return [baseline(site) for baseline in self.baselines]
@@ -61,7 +61,7 @@ class Score(Estimator):
     def observe(self, site: Site) -> None:
         residual = site.cost[0]
         for baseline, prediction in zip(self.baselines, self.predictions(site), strict=True):
-            baseline.observe(residual)  # type: ignore[operator]  # modules of a list
+            baseline.observe(residual)  # type: ignore[operator]  # a baseline, typed as module
             residual = residual - prediction.detach()
 
 

@@ -50,7 +50,7 @@ class StraightThrough(Estimator):
     def score_parts(self, fn: Any, value: Tensor) -> ScoreParts:
         log_q = linear_log_prob(fn, value)
         direct = linear_log_prob(fn, value.detach())  # its mean gradient is zero: keep the path only
-        # Pyro takes 0.0 for an absent part, whatever its type says.
+        # Pyro accepts 0.0 for an absent part, but types it as a tensor.
         return ScoreParts(log_q, 0.0, log_q - (direct - direct.detach()))  # type: ignore[arg-type]
 
     def surrogate(self, site: Site) -> Tensor:

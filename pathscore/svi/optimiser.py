@@ -58,7 +58,7 @@ class OptimizerSpec:
         """The torch optimiser of this description, as a function of its parameter groups."""
         kind, fields = OPTIMIZERS[self.name]
         options = {field: getattr(self, field) for field in fields}
-        # Every one of them takes `fused`, whatever its type says.
+        # Every class in OPTIMIZERS takes `fused`, but their base class does not declare it.
         return lambda groups: kind(groups, lr=self.lr, fused=True, **options)  # type: ignore[call-arg]
 
     def joint(self) -> JointOptim:

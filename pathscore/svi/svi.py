@@ -261,7 +261,7 @@ class SVI(pyro.infer.SVI):
     def _trained(self) -> list[Tensor]:
         # In the optimiser's order, by name: the norm is summed alike whenever, and however late, a parameter joined.
         adopted = isinstance(self.optim, JointOptim) and self.optim.torch_optim is not None
-        # Joint where adopted, whatever its type says.
+        # `adopted` implies that the optimiser is a JointOptim.
         return list(self.optim.parameters() if adopted else self.parameters().values())  # type: ignore[union-attr]
 
     def _bad_gradients(self) -> str:

@@ -91,7 +91,7 @@ def test_a_point_estimate_is_not_called_good():
         pyro.clear_param_store()
         found = examined(model, AutoDelta(model), torch.randn(6), "importance", "gaps")
         assert found["gap"].status == "bad" and found["gap"].value == "infinite"
-        assert "points in the guide" in found["gaps"].meaning
+        assert "point estimates in the guide" in found["gaps"].meaning
         assert "relative_ess" not in found
 
 
