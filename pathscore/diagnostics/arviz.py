@@ -26,7 +26,7 @@ def for_arviz(tree: Any) -> Any:
     """A tree of draws as the installed ArviZ takes it: InferenceData before version 1, the DataTree itself since."""
     import arviz  # takes seconds
 
-    data = getattr(arviz, "InferenceData", None)
+    data = vars(arviz).get("InferenceData")  # asked for by name, version 1 warns that it is gone
     return tree if data is None else data.from_datatree(tree)
 
 
