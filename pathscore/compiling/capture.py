@@ -90,6 +90,7 @@ def capture(
         leaks = _put_back(held) + [name for name in set(store.keys()) - names if store.__delitem__(name) is None]
     if leaks:
         raise Refusal(f"it keeps what it computes by assignment ({leaks[0]}): change tensors in place, with copy_")
+    _drop_unused_constants(graph)
     captured = _lift(graph)
     return Capture(graph, list(captured.values()), _written(graph.graph, captured), **shape)
 
@@ -153,6 +154,20 @@ def _tensor(loss: Any) -> Tensor:
     if isinstance(loss, Tensor):
         return loss.detach()
     return torch.tensor(float(loss), dtype=torch.float64)
+
+
+def device_of(tensors: Iterable[Tensor]) -> torch.device:
+    """Where a graph runs: on the device of the first tensor that is not in the processor's memory, if there is one."""
+    devices = list(dict.fromkeys(t.device for t in tensors))
+    return next((d for d in devices if d.type != "cpu"), torch.device("cpu"))
+
+
+def _drop_unused_constants(graph: GraphModule) -> None:
+    """Leave out constants that nothing reads: Pyro's plates make empty ones, in the processor's memory."""
+    for node in reversed(list(graph.graph.nodes)):
+        constant = node.op == "get_attr" or node.target is torch.ops.aten.lift_fresh_copy.default
+        if constant and not node.users:
+            graph.graph.erase_node(node)
 
 
 def _lift(graph: GraphModule) -> dict[Node, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 from pathscore.compiling.agreement import disagreement
-from pathscore.compiling.capture import Capture, capture, modules_of
+from pathscore.compiling.capture import Capture, capture, device_of, modules_of
 from pathscore.compiling.inductor import build
 from pathscore.compiling.reading import Refusal
 from pathscore.elbos.site import SiteELBO
@@ -58,7 +58,7 @@ class CompiledGraph:
         self.run = builder(self.capture, tensors_of(args, kwargs))
         self.trained, self.single = self.capture.trained, self.capture.single
         self.parameters = list({id(p): p for p in (*parameters, *self.trained)}.values())
-        self.device = next((t.device for t in self.capture.tensors), torch.device("cpu"))
+        self.device = device_of(self.capture.tensors)
 
     def fits(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> bool:
         """Whether this graph is for these programs, shapes, other arguments and train() or eval()."""

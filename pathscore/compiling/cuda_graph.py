@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pathscore.compiling.capture import Capture
+from pathscore.compiling.capture import Capture, device_of
 from pathscore.machine import streams
 
 Run = Callable[..., Any]
@@ -74,7 +74,7 @@ class Replay:
         return tuple(t.clone() for t in self.results)
 
     def _record(self) -> None:
-        device = next(t.device for t in (*self.captured, *self.inputs))
+        device = device_of((*self.captured, *self.inputs))
         before, drawn = [t.clone() for t in self.written], streams.read(device)
         side, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
         self.graph, self.places = torch.cuda.CUDAGraph(), self._places()
@@ -83,6 +83,8 @@ class Replay:
                 side.wait_stream(current)
                 with torch.cuda.stream(side):
                     for _ in range(WARM_UP):
+                        self.run(*self.captured, *self.inputs)
+                    with refusing_to_read_back():
                         self.run(*self.captured, *self.inputs)
                 current.wait_stream(side)
                 with generator_apart(device):
@@ -97,11 +99,24 @@ class Replay:
     def _captured(self, graph: Any, side: Any) -> Any:
         with torch.cuda.graph(graph, stream=side):
             results = self.run(*self.captured, *self.inputs)
-        torch.cuda.current_stream(side.device).wait_stream(side)
+        torch.cuda.current_stream(results[0].device).wait_stream(side)
         return results
 
     def _places(self) -> list[int]:
         return [t.data_ptr() for t in self.captured]
+
+
+@contextmanager
+def refusing_to_read_back() -> Iterator[None]:
+    """Have torch raise where the processor waits for a value of the GPU: known before recording, and harmless."""
+    mode = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype", UserWarning)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
 
 
 @contextmanager

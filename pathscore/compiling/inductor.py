@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from torch import Tensor
 from torch.fx import GraphModule
 
-from pathscore.compiling.capture import Capture
+from pathscore.compiling.capture import Capture, device_of
 from pathscore.compiling.cuda_graph import replayed
 from pathscore.compiling.reading import Refusal
 from pathscore.compiling.rewrites import rewrite
@@ -37,7 +38,7 @@ CPU_OPTIONS: dict[str, Any] = {
 
 def build(capture: Capture, inputs: list[Tensor]) -> Callable[..., Any]:
     """Compile f(*captured, *inputs). Raises: Refusal without a compiler, or with TorchInductor's reason."""
-    device = inputs[0].device.type if inputs else "cpu"
+    device = device_of([*capture.tensors, *inputs]).type
     if device == "cpu" and compiler() is None:
         raise Refusal("no C++ compiler: install g++, or name one in the environment variable CXX")
     try:
@@ -53,9 +54,10 @@ def compile_graph(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any
     """Compile a graph as it is."""
     from torch import _inductor, no_grad  # takes seconds: only where something is built
 
-    device = inputs[0].device.type if inputs else "cpu"
+    device = device_of(inputs).type
     options = OPTIONS | (CPU_OPTIONS if device == "cpu" else {})
-    with no_grad(), no_word_of_cuda():
+    with no_grad(), no_word_of_cuda(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)  # `--matmul-precision` decides
         return _inductor.compile(graph, inputs, options=options)  # type: ignore  # private to torch, without types
 
 

@@ -126,7 +126,6 @@ def eager_bernoulli(node: Node) -> Node:
 DRAWS: dict[Any, Callable[[Node], Node | None]] = {aten.bernoulli.default: eager_bernoulli}
 
 
-
 def unchecked_normal(node: Node) -> Node | None:
     """Normal(μ, σ) as μ + σ ε, the same numbers: on a GPU torch first reads back whether every σ is positive."""
     value = node.meta["val"]

@@ -124,7 +124,9 @@ class Machine:
     device: str = option("cpu", "auto, cpu, mps, cuda or cuda:N", check=DEVICE)
     dtype: str = option("float32", "of parameters and data", choices="dtype")
     threads: int | None = option(None, "threads of tensor work", check=between(1, 1024), none="auto")
-    compile: str = option("auto", "run steps as one compiled graph; auto: from 10 000 steps, on cpu", choices="compile")
+    compile: str = option(
+        "auto", "run steps as one compiled graph; auto: from 10 000 steps, 5 000 on cuda", choices="compile"
+    )
     matmul_precision: str = option(
         "highest", "of float32 matrix products in training; medium: bfloat16", choices="matmul_precision"
     )

@@ -193,6 +193,11 @@ class SVI(pyro.infer.SVI):
                 return _numbers(self.loss_and_grads(*self._programs(), *args, **kwargs))
         except PathscoreError:
             raise
+        except NotImplementedError as problem:
+            what = " ".join(str(problem).split())
+            raise UsageError(
+                f"{type(self.elbo).__name__} cannot take this program: {what}: use make_elbo('trace')"
+            ) from problem
         except KeyError:
             check_match(self._own, self.elbo)  # Pyro looks the guide's site up, and says no more than its name
             raise

@@ -268,8 +268,8 @@ class TestElsewhere:
 
     def test_auto_depends_on_the_plan_alone(self):
         elbo, cpu = make_elbo("trace"), torch.device("cpu")
-        assert compiled(elbo, "auto", AUTO_STEPS - 1, cpu) is elbo
-        assert isinstance(compiled(elbo, "auto", AUTO_STEPS, cpu), CompiledELBO)
+        assert compiled(elbo, "auto", AUTO_STEPS["cpu"] - 1, cpu) is elbo
+        assert isinstance(compiled(elbo, "auto", AUTO_STEPS["cpu"], cpu), CompiledELBO)
         assert isinstance(compiled(elbo, "on", 1, cpu), CompiledELBO)
         assert compiled(elbo, "off", 10**9, cpu) is elbo
 

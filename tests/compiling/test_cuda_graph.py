@@ -11,6 +11,7 @@ import torch
 from compiled_cases import data, losses, make
 from training_runs import weights
 
+from pathscore.compiling import cuda_graph
 from pathscore.compiling.compiled_elbo import CompiledELBO, EagerWarning
 from pathscore.compiling.cuda_graph import Replay, replayed
 
@@ -63,6 +64,8 @@ def gpu(monkeypatch):
     for name, value in {"Stream": Stream, "current_stream": Stream, "CUDAGraph": Recorded, "graph": graph}.items():
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(cuda_graph, "generator_apart", lambda device: nullcontext())
+    monkeypatch.setattr(cuda_graph, "refusing_to_read_back", nullcontext)
 
 
 def builder(kind=Replay):

@@ -116,5 +116,5 @@ def test_a_tensor_of_the_processors_memory_is_caught(monkeypatch):
         return sum([t.value for t in terms], torch.zeros(shape)) / self.scale
 
     monkeypatch.setattr(WeightedTerms, "log_weight", log_weight)
-    with pytest.raises(RuntimeError, match="not on the expected device|same device"):
+    with pytest.raises(RuntimeError, match=r"not on the expected device|same device"):
         step(vae("normal"), "iwae", "pathwise", 3)
