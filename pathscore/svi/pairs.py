@@ -14,7 +14,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pathscore.programs.recorder import MODULE_MARK
-from pathscore.svi.parameters import module_of
+from pathscore.svi.parameters import listening, module_of
 from pathscore.svi.svi import SVI
 
 F = TypeVar("F", bound=Callable)
@@ -33,7 +33,7 @@ def takes_svi(function: F) -> F:
     @functools.wraps(function)
     def taking(model: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(model, SVI):
-            with model.scope(), Newcomers(model.model, model.guide, restored=model.recorder.waiting) as newcomers:
+            with model.scope(), Newcomers(model.model, model.guide) as newcomers:
                 found = function(model.model, model.guide, *args, **kwargs)
             remedy = "take steps of this SVI first"
         else:
@@ -58,17 +58,17 @@ class Newcomers(Messenger):
     """Notes the parameters that the programs make inside: `names`.
 
     Those that are in Pyro's store or in the programs' own modules are there already, and a module named with
-    `pyro.module` or `nn.Parameter` brings its values along. restored: names whose saved values wait for them.
+    `pyro.module` or `nn.Parameter` brings its values along. In the scope of a restored run, saved values wait for some.
     """
 
-    def __init__(self, model: Any, guide: Any, restored: Any = ()) -> None:
+    def __init__(self, model: Any, guide: Any) -> None:
         super().__init__()
         self.names: list[str] = []
         modules = (module_of(program) for program in (model, guide))
         own = [p for module in modules if isinstance(module, nn.Module) for p in module.parameters()]
         self._known: list[Tensor] = [*own, *pyro.get_param_store()._params.values()]  # held: an id is used again
         self._ids = set(map(id, self._known))
-        self._restored = set(restored)
+        self._restored = {name for recorder in listening() for name in recorder.waiting}
 
     def _pyro_post_param(self, msg: Any) -> None:
         value, name, args = msg["value"], msg["name"], msg["args"]

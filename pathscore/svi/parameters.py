@@ -43,7 +43,7 @@ class Parameters:
             yield
             return
         store = pyro.get_param_store()
-        outside, others = vars(store).copy(), _listening()
+        outside, others = vars(store).copy(), listening()
         vars(store).update(self._store)  # whole: `set_state` enters parameters one by one, which a small step feels
         self._open = True
         for recorder in others:  # inside the scope of another run, which must not take these parameters for its own
@@ -67,7 +67,7 @@ class Parameters:
         The tensors are shared, and the optimiser moves them in place: the usual step only finds them there. Inside a
         scope Pyro's store is that of a run: it waits until this object's scope is left.
         """
-        if self._open or _listening():
+        if self._open or listening():
             self._due = True
             return
         self._due, own, store = False, self._store, pyro.get_param_store()
@@ -126,7 +126,7 @@ class Parameters:
             parameter.grad = None
 
 
-def _listening() -> list[Recorder]:
+def listening() -> list[Recorder]:
     """The recorders of the runs whose scope is open."""
     return [handler for handler in _PYRO_STACK if isinstance(handler, Recorder) and handler.listening]
 

@@ -7,6 +7,7 @@ for each data point, a point estimate, latents that data share, `pyro.factor`, s
 import numpy as np
 import pyro
 import pyro.distributions as dist
+import pytest
 import torch
 import xarray
 from pyro.infer import MCMC, NUTS
@@ -15,6 +16,9 @@ from pyro.infer.autoguide import AutoDelta, AutoNormal
 from pathscore.diagnostics import Effort, examine
 from pathscore.diagnostics.arviz import draw_tree as to_arviz
 from pathscore.diagnostics.mcmc import chain_tree as mcmc_to_arviz
+
+# The guides are examined as they are made: what is looked at is what can be said, not how good they are.
+pytestmark = pytest.mark.filterwarnings("ignore:.*with the first value:pathscore.svi.pairs.UntrainedWarning")
 
 QUICK = Effort(draws=60, replicates=60, gap_points=4, gap_steps=5, chain_points=1, chain_draws=40, check_draws=19)
 

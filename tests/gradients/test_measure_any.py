@@ -45,6 +45,7 @@ def exact():
     return torch.autograd.grad(bound, phi)[0].double()
 
 
+@pytest.mark.filterwarnings("ignore:measure made 'phi':pathscore.svi.pairs.UntrainedWarning")
 @pytest.mark.parametrize("of", ["sites", "weights"])
 def test_a_program_that_does_not_broadcast_is_measured_pass_by_pass(of):
     """N = 200 draws; |z| > 4.5 in one of two coordinates: false-alarm rate 1.4e-5, detectable bias 0.1 nat.

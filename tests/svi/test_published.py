@@ -160,3 +160,12 @@ def _takes_a_pair(function):
     if not inspect.isfunction(function):
         return False
     return list(inspect.signature(function).parameters)[:2] == ["model", "guide"]
+
+
+def test_a_restored_run_has_its_parameters_before_its_first_step(recwarn):
+    """In its scope too, where model and guide are handed over: the saved values wait for the first pass."""
+    restored = SVI(local_model, local_guide, OptimizerSpec(lr=0.2), Trace_ELBO())
+    restored.load_state_dict(run((local_model, local_guide), publish=False, steps=2).state_dict())
+    with restored.scope():
+        measure(local_model, local_guide, X, **QUICK[measure])
+    assert not [warning for warning in recwarn if warning.category is UntrainedWarning]
