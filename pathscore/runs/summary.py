@@ -89,7 +89,7 @@ def heading(job: Assembly, directory: Path) -> str:
     lines = [
         f"{place_name(config.model)}{with_title(job)}; objective {config.elbo}, estimator "
         f"{config.estimator or 'of the objective'}, K = {config.particles}",
-        f"{job.steps} steps on {job.svi.device()}, {config.threads} threads, in {directory}",
+        f"{job.steps} steps on {job.svi.device()}, threads: {config.threads}, in {directory}",
     ]
     if job.training:
         rows = f"{len(data.x)} training and {len(data.x_test)} test rows of {data.x.shape[1:].numel()} values"
