@@ -12,7 +12,7 @@ import fnmatch
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from pyro.poutine.trace_struct import Trace
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import nn
 
+from pathscore.elbos import members
 from pathscore.elbos.dependence import TermKey, dependence
 from pathscore.errors import UsageError
 from pathscore.estimators import ESTIMATORS, Auto, Estimator, Gumbel, Pathwise, Score, choose, make_estimator, parse
@@ -47,13 +48,19 @@ class SitePlan:
 
 @dataclass
 class Plan:
-    """The layout of a step: latent sites in the order the guide draws them."""
+    """The layout of a step: latent sites in the order the guide draws them.
+
+    depends: the latent sites of each term, for credit by dependency. couplers: later draws that make the members of a
+    site's plates a cost of each other, with the names of these plates; links: each term's latent sites, where needed.
+    """
 
     particles: int
     max_plate_nesting: int
     sites: dict[str, SitePlan]
     depends: dict[TermKey, frozenset[str]] | None = None
     analytic: frozenset[str] = frozenset()
+    couplers: dict[str, dict[str, frozenset[str]]] = field(default_factory=dict)
+    links: dict[TermKey, frozenset[str]] = field(default_factory=dict)
     weight_plates: frozenset[str] | None = None  # names of those that importance weights are formed over, if any are
     slices: dict[str, slice] = field(default_factory=dict)
     obstacle: str | None = None  # why rows are run pass by pass, where they are
@@ -181,8 +188,10 @@ def make_plan(
     _check_patterns(spec, latents, [name.replace("/", ".") for name in found], model_trace)
     known = {name: found[key_of(name)] for name in latents if key_of(name) in found}
     sites: dict[str, SitePlan] = {}
+    find = cache(lambda: dependence(model, guide, args, kwargs, guide_trace, list(latents)))
+    ties = cache(lambda: members.tied(model_trace, guide_trace, lambda: find()[0]))
     for name, site in latents.items():
-        here = partial(_swapped, refuse, name)
+        here = partial(_refusal_here, refuse, ties, name)
         # `found` holds only estimators, but a ModuleDict types its members as modules.
         estimator, chosen = resolve(site, spec, particles, known, here)  # type: ignore[arg-type]
         model_site = sample_sites(model_trace).get(name)
@@ -197,7 +206,7 @@ def make_plan(
         sites[name] = SitePlan(name, estimator, rows, family, plates, chosen, met)
     depends = None
     if credit == "graph" or kl != "sampled":
-        depends, lost = dependence(model, guide, args, kwargs, guide_trace, list(latents))
+        depends, lost = find()
         if credit == "graph" and lost:
             depends = {term: sites_ | lost for term, sites_ in depends.items()}
             warnings.warn(
@@ -209,11 +218,20 @@ def make_plan(
     plan.analytic = _analytic(plan, kl, latents, model_trace)
     if credit != "graph":
         plan.depends = None
+    if not all(site.estimator.pathwise for site in sites.values()):  # others have costs
+        plan.couplers = members.couplers(guide_trace, lambda: find()[0])
+        plan.links = find()[0] if plan.couplers else {}
     return plan
 
 
-def _swapped(refuse: Callable[[Estimator, str], str | None], site: str, estimator: Estimator) -> str | None:
-    return refuse(estimator, site)
+def _refusal_here(
+    refuse: Callable[[Estimator, str], str | None], ties: Callable[[], dict], site: str, estimator: Estimator
+) -> str | None:
+    """Why the objective, or a term that the members of a site share, forbids an estimator there."""
+    reason = refuse(estimator, site)
+    if reason is None and estimator.one_at_a_time and site in ties():
+        return members.refusal(estimator.name, *ties()[site])
+    return reason
 
 
 def key_of(name: str) -> str:

@@ -67,11 +67,21 @@ class Terms:
 
     def cost(self, name: str) -> Tensor:
         """Σ of the credited terms to the site's plates, without a graph: (rows, *plates)."""
-        key = frozenset(t.key for t in self.credited(name)), plates_of(self.sites[name])
+        key = frozenset((t.key, self._target(name, t)) for t in self.credited(name))
         if key not in self._costs:
-            parts = [sum_to(t.value.detach(), t.plates, key[1]) for t in self.credited(name)]
+            parts = [sum_to(t.value.detach(), t.plates, self._target(name, t)) for t in self.credited(name)]
+            shape = (self.plan.rows, *self.scores_shape(name)[1:])
+            parts = parts or [self.terms[0].value.new_zeros(shape)]  # no term depends on the site
             self._costs[key] = torch.stack(torch.broadcast_tensors(*parts)).sum(0)
         return self._costs[key]
+
+    def _target(self, name: str, term: Term) -> frozenset:
+        """The site's plates over which its members have their own share of a term."""
+        plates = plates_of(self.sites[name])
+        for later, coupled in self.plan.couplers.get(name, {}).items():
+            if later in depends_on(self.plan.links, term.key):
+                plates = frozenset(f for f in plates if f.name not in coupled)
+        return plates
 
     @cached_property
     def _costs(self) -> dict[Any, Tensor]:

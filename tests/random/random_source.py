@@ -1,7 +1,7 @@
-"""Random programs as Pyro code: `source(program) -> str`, and `run(program, p, data, copies) -> model, guide`.
+"""Random programs as Pyro code: `source(program) -> str`, and `run(program, data, copies) -> model, guide`.
 
 The text is what a person would write: plates made first, then one `pyro.sample` for each site, with its parameters in
-the dictionary `p` and observed values in `data`.
+Pyro's store and observed values in `data`.
 """
 
 from itertools import groupby
@@ -24,9 +24,9 @@ def source(program: Program) -> str:
     return HEAD + "".join(f"\n\n{_function(program, side)}" for side in ("model", "guide")) + "\n"
 
 
-def run(program: Program, p: dict, data: dict, copies: int):
-    """Model and guide, whose parameters are the tensors in `p`."""
-    space: dict = {"p": p, "data": data, "COPIES": copies}
+def run(program: Program, data: dict, copies: int):
+    """Model and guide, whose parameters are in Pyro's store."""
+    space: dict = {"data": data, "COPIES": copies}
     exec(compile(source(program), f"<program {program.seed}>", "exec"), space)
     return space["model"], space["guide"]
 
@@ -35,7 +35,7 @@ def _function(program: Program, side: str) -> str:
     lines = [f"def {side}():"]
     if not program.bare:
         lines.append(f'    copies = pyro.plate("copies", COPIES, dim={-program.depth - 1})')
-    lines += [f"    {_made(f)}" for f in program.frames if not f.looped]
+    lines += [f"    {_made(f)}" for f in program.frames if f.kind != "range"]
     lines += [f"    {s.name} = {{}}" for s in program.sites(side) if not s.observed and _loop(s)]
     for frames, sites in groupby(program.sites(side), key=lambda s: s.frames):
         lines += _block(program, side, frames, list(sites))
@@ -43,6 +43,8 @@ def _function(program: Program, side: str) -> str:
 
 
 def _made(frame: Frame) -> str:
+    if frame.looped:
+        return f'{frame.name}_plate = pyro.plate("{frame.name}", {frame.size})'
     subsample = ""
     if frame.full > frame.size:
         subsample = f"subsample_size={frame.size}, " if frame.redrawn else f"subsample=torch.arange({frame.size}), "
@@ -65,7 +67,7 @@ def _head(frame: Frame) -> str:
     if frame.kind == "range":
         return f"for {frame.name} in range({frame.size}):"
     if frame.kind == "sequential":
-        return f'for {frame.name} in pyro.plate("{frame.name}", {frame.size}):'
+        return f"for {frame.name} in {frame.name}_plate:"
     return f"with {frame.name} as kept:" if frame.redrawn else f"with {frame.name}:"
 
 
@@ -81,7 +83,7 @@ def _kept(site: Site) -> str:
 
 def _statement(program: Program, side: str, site: Site) -> list[str]:
     law, loop = site.law(side), _loop(site)
-    key = f'p["{"q" if side == "guide" else "p"}.{site.name}.%s"]{_kept(site)}'
+    key = f'pyro.param("{"q" if side == "guide" else "p"}.{site.name}.%s"){_kept(site)}'
     s, r = key % "s" + _moved(program, side, site), key % "r"
     name = f'f"{site.name}_{{{loop.name}}}"' if loop else f'"{site.name}"'
     target = f"{site.name}[{loop.name}]" if loop else site.name

@@ -96,7 +96,7 @@ def _shape(program: Program, site: Site) -> tuple[int, ...]:
 
 
 def copied(program: Program, single: dict[str, Tensor], copies: int) -> dict[str, Tensor]:
-    """Leaves of all copies (loop, copies, *plate dimensions, *event), or of a bare program in the shapes it has."""
+    """Parameters of all copies (loop, copies, *plate dimensions, *event), or of a bare program in the shapes it has."""
     made = {}
     for key, site, _ in program.parameters():
         value, loops = single[key], sum(f.looped for f in site.frames)
@@ -104,7 +104,7 @@ def copied(program: Program, single: dict[str, Tensor], copies: int) -> dict[str
             value = value.reshape(_trimmed(program, site, value.shape))
         else:
             value = value.unsqueeze(loops).expand(*value.shape[:loops], copies, *value.shape[loops:])
-        made[key] = value.clone().requires_grad_()
+        made[key] = value.clone()
     return made
 
 
@@ -201,8 +201,11 @@ class Bench:
         self.program = program
         self.single = leaves(program)
         self.copies = 1 if program.bare else COPIES
-        self.p = copied(program, self.single, COPIES)
-        self.pair = run(program, self.p, observed(program), COPIES)
+        pyro.clear_param_store()
+        for key, value in copied(program, self.single, COPIES).items():
+            pyro.param(key, value)
+        self.p = {key: pyro.param(key).unconstrained() for key in self.single}
+        self.pair = run(program, observed(program), COPIES)
 
     def exact(self, choice: Choice) -> tuple[float, Tensor]:
         """The exact loss and gradient of one copy."""
