@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 import torch
@@ -87,11 +87,14 @@ def capture(
         graph = _traced(evaluate, tensors)
     finally:
         seen.put_back()
-        leaks = _put_back(held) + [name for name in set(store.keys()) - names if store.__delitem__(name) is None]
-    if leaks:
-        raise Refusal(f"it keeps what it computes by assignment ({leaks[0]}): change tensors in place, with copy_")
+        leaks = _put_back(held) + [
+            Leak(name, False, None) for name in set(store.keys()) - names if store.__delitem__(name) is None
+        ]
     _drop_unused_constants(graph)
     captured = _lift(graph)
+    read = {id(tensor) for tensor in captured.values()}
+    if kept := [leak.name for leak in leaks if not leak.harmless(read)]:
+        raise Refusal(f"it keeps what it computes by assignment ({kept[0]}): change tensors in place, with copy_")
     return Capture(graph, list(captured.values()), _written(graph.graph, captured), **shape)
 
 
@@ -204,24 +207,58 @@ def _written(nodes: Graph, captured: dict[Node, Tensor]) -> list[Tensor]:
     return found
 
 
-Held = list[tuple[str, dict[str, Any], dict[str, Any]]]
+class Holder(NamedTuple):
+    """One place where a module keeps things: its attributes, its buffers or its parameters, and what was there."""
+
+    owner: str
+    now: dict[str, Any]
+    before: dict[str, Any]
+    lists: dict[str, list]  # copies: a program may append to a list
 
 
-def _held(modules: list[nn.Module]) -> Held:
+class Leak(NamedTuple):
+    """A name that was assigned during the trace. private: whether it is a module's own business; old: its value."""
+
+    name: str
+    private: bool
+    old: Any
+
+    def harmless(self, read: set[int]) -> bool:
+        """Whether it is a cache: private, and overwritten before it is read, so that no step needs the last one's."""
+        return self.private and not any(id(part) in read for part in _tensors_in(self.old))
+
+
+def _held(modules: list[nn.Module]) -> list[Holder]:
     """What the modules hold: attributes, buffers, parameters."""
     parts = [part for module in modules for part in module.modules()]
-    return [(type(p).__name__, own, dict(own)) for p in parts for own in (vars(p), p._buffers, p._parameters)]
+    return [
+        Holder(type(p).__name__, own, dict(own), {n: list(value) for n, value in own.items() if type(value) is list})
+        for p in parts
+        for own in (vars(p), p._buffers, p._parameters)
+    ]
 
 
-def _put_back(held: Held) -> list[str]:
-    """Undo assignments of fake tensors, which are shapes without values; the names of what was assigned."""
+def _put_back(held: list[Holder]) -> list[Leak]:
+    """Undo assignments of fake tensors, which are shapes without values; what was assigned."""
     leaks = []
-    for owner, now, before in held:
-        for name in [name for name, value in now.items() if isinstance(value, FakeTensor)]:
-            leaks.append(f"{owner}.{name}")
+    for owner, now, before, lists in held:
+        for name in [name for name, value in now.items() if _is_fake(value)]:
+            leaks.append(Leak(f"{owner}.{name}", name.startswith("_"), lists.get(name, before.get(name))))
             now.pop(name)
+        for name, members in lists.items():
+            before[name][:] = members
         now.update({name: value for name, value in before.items() if name not in now})
     return leaks
+
+
+def _is_fake(value: Any) -> bool:
+    return any(isinstance(part, FakeTensor) for part in _tensors_in(value))
+
+
+def _tensors_in(value: Any) -> list[Tensor]:
+    """The tensors of a value, or of the tuple or list that it is."""
+    parts = value if isinstance(value, tuple | list) else (value,)
+    return [part for part in parts if isinstance(part, Tensor)]
 
 
 def modules_of(*programs: Any) -> list[nn.Module]:

@@ -56,21 +56,27 @@ def compile_graph(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any
 
     device = device_of(inputs).type
     options = OPTIONS | (CPU_OPTIONS if device == "cpu" else {})
-    with no_grad(), no_word_of_cuda(), warnings.catch_warnings():
+    with no_grad(), quiet(*CHATTY), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)  # `--matmul-precision` decides
         return _inductor.compile(graph, inputs, options=options)  # type: ignore  # private to torch, without types
 
 
+CHATTY = ("torch.utils.cpp_extension", "torch._inductor")
+"""Loggers that would tell of a CUDA toolkit without a GPU, and of operations that have no C++ of their own."""
+
+
 @contextmanager
-def no_word_of_cuda() -> Iterator[None]:
-    """Keep torch from saying, where a CUDA toolkit is installed without a GPU, that it found no runtime."""
-    logger = logging.getLogger("torch.utils.cpp_extension")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def quiet(*names: str) -> Iterator[None]:
+    """Keep torch's loggers from writing to the terminal of a program that only asked for a step."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def compiler() -> str | None:

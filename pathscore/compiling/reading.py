@@ -73,6 +73,13 @@ class Reading(numbers.Number):
     __hash__ = None  # type: ignore[assignment]  # unhashable, because == is redefined
 
 
+LONGEST = 1024
+"""The longest row of whole numbers that a loop over it is unrolled for."""
+
+EXPECTED = (Tensor.all, torch.all)
+"""What a program asks for to see whether all is well."""
+
+
 class Interception(TorchFunctionMode):
     """Keeps readings in the graph; notes what `backward()` is called on, and which way branches are assumed to go.
 
@@ -101,10 +108,14 @@ class Interception(TorchFunctionMode):
             return self._backward(*args, **kwargs)
         if func is Tensor.__bool__:
             return self._branch(args[0])
+        if func is Tensor.unbind and _is_row_of_numbers(args[0]):  # `for index in permutation:` asks for it
+            return tuple(self._numbers(args[0]))
         if func is Tensor.register_hook:  # hooks would run while the graph is drawn up, and never again
             return None
+        if getattr(func, "__name__", "") == "_is_all_true":  # torch asks so for values of its distributions
+            func = torch.all
         result = func(*args, **kwargs)
-        if func in (Tensor.all, torch.all):
+        if func in EXPECTED:
             self._expected.append(result)
         return result
 
@@ -117,6 +128,13 @@ class Interception(TorchFunctionMode):
             with _disable_current_modes(), torch.no_grad():
                 self._before.append((own, own.detach().clone()))
 
+    def _numbers(self, tensor: Tensor) -> list[int]:
+        """The whole numbers of a tensor of the program (a permutation, say); that they stay is an assumption."""
+        with _disable_current_modes():
+            known = tensor.tolist()
+        self.assumptions.append((tensor == torch.tensor(known, dtype=tensor.dtype, device=tensor.device)).all())
+        return known
+
     def _backward(self, surrogate: Tensor, gradient: Any = None, inputs: Any = None, **_: Any) -> None:
         if gradient is not None or inputs is not None:
             raise Refusal("it calls backward() with a gradient or inputs of its own")
@@ -128,3 +146,9 @@ class Interception(TorchFunctionMode):
         truth = condition.detach().reshape(()).bool()
         self.assumptions.append(truth if way else ~truth)
         return way
+
+
+def _is_row_of_numbers(tensor: Tensor) -> bool:
+    """Whether a tensor is a short row of whole numbers that the program holds, and did not compute."""
+    whole = tensor.dtype in (torch.int64, torch.int32)
+    return whole and tensor.ndim == 1 and len(tensor) <= LONGEST and not isinstance(tensor, FakeTensor)

@@ -15,7 +15,7 @@ from pathscore.estimators.families import family_name
 from pathscore.programs.laws import is_straight_through
 from pathscore.programs.traces import latent_sites
 
-HEADER = ("site", "distribution", "plates", "estimator", "unbiased", "KL", "rows")
+HEADER = ("site", "distribution", "plates", "estimator", "unbiased", "KL", "rows", "a row redraws")
 
 
 def explain(plan: Plan, costs: str) -> str:
@@ -32,6 +32,7 @@ def explain(plan: Plan, costs: str) -> str:
                 "yes" if site.estimator.unbiased else "no",
                 "analytic" if site.name in plan.analytic else "sampled",
                 f"{site.rows * plan.particles}",
+                ", ".join(plan.later_dependents(site.name)) or "nothing" if site.rows else "—",
             )
         )
     others = plan.rows - plan.particles

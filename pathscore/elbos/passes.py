@@ -2,7 +2,8 @@
 
 What one pass does for all rows (rows.py) is done here with one run of guide and model for each row, in the same order:
 K base particles, then the counterfactual rows of each site. In a row of site s, sites drawn earlier copy the values of
-their particle, s takes its coupled value, and later sites are drawn afresh. The loop is slow; the estimate is the same.
+their particle, s takes its coupled value, and later sites are drawn afresh, as rows.py says. The loop is slow; the
+estimate is the same.
 """
 
 from __future__ import annotations
@@ -96,8 +97,9 @@ class _Passes:
         for values in draw.leaf:  # R
             for k, value in enumerate(values):
                 base = self.draws[k]
-                earlier = [n for n in self.plan.sites if self.plan.order[n] < self.plan.order[site.name]]
-                self.run({**{n: base[n].value for n in earlier}, site.name: value}, site.name)
+                earlier = {n for n in self.plan.sites if self.plan.order[n] < self.plan.order[site.name]}
+                held = earlier | self.plan.kept.get(site.name, frozenset())
+                self.run({**{n: base[n].value for n in base if n in held}, site.name: value}, site.name)
 
 
 def pass_by_pass(

@@ -22,7 +22,7 @@ from pyro.util import check_model_guide_match, check_site_shape
 from torch import nn
 
 from pathscore.elbos import members
-from pathscore.elbos.dependence import TermKey, dependence
+from pathscore.elbos.dependence import Depends, dependence
 from pathscore.errors import UsageError
 from pathscore.estimators import ESTIMATORS, Auto, Estimator, Gumbel, Pathwise, Score, choose, make_estimator, parse
 from pathscore.estimators.families import can_relax, family_name
@@ -50,17 +50,23 @@ class SitePlan:
 class Plan:
     """The layout of a step: latent sites in the order the guide draws them.
 
-    depends: the latent sites of each term, for credit by dependency. couplers: later draws that make the members of a
-    site's plates a cost of each other, with the names of these plates; links: each term's latent sites, where needed.
+    depends: the latent sites that each term depends on, where costs are credited by dependency; None: by plate.
+    row_depends: the same for the counterfactual rows, whose costs are always credited by dependency: a row draws later
+        sites anew, and the noise of those that do not depend on the row's site is no part of its cost.
+    kept: site -> later sites that keep their base draw in its rows, where costs cannot be taken apart.
+    couplers: site -> later draws that make the members of its plates a cost of each other -> the names of these plates;
+        links: the latent sites that each term depends on, where there are any.
     """
 
     particles: int
     max_plate_nesting: int
     sites: dict[str, SitePlan]
-    depends: dict[TermKey, frozenset[str]] | None = None
+    depends: Depends | None = None
+    row_depends: Depends | None = None
+    kept: dict[str, frozenset[str]] = field(default_factory=dict)
     analytic: frozenset[str] = frozenset()
     couplers: dict[str, dict[str, frozenset[str]]] = field(default_factory=dict)
-    links: dict[TermKey, frozenset[str]] = field(default_factory=dict)
+    links: Depends = field(default_factory=dict)
     weight_plates: frozenset[str] | None = None  # names of those that importance weights are formed over, if any are
     slices: dict[str, slice] = field(default_factory=dict)
     obstacle: str | None = None  # why rows are run pass by pass, where they are
@@ -77,6 +83,22 @@ class Plan:
         """The same sites without counterfactual rows: for evaluating the bound."""
         sites = {name: replace(s, rows=0) for name, s in self.sites.items()}
         return replace(self, sites=sites, slices={})
+
+    def credit(self, name: str) -> Depends | None:
+        """The dependencies by which terms are credited to a site; None: it gets every term."""
+        return self.row_depends if self.depends is None and self.sites[name].rows else self.depends
+
+    def later_dependents(self, name: str) -> list[str]:
+        """The sites drawn after a site whose distribution depends on it."""
+        later = [n for n in self.sites if self.order[n] > self.order[name]]
+        depends = self.row_depends
+        return later if depends is None else [n for n in later if name in depends.get(("q", n), frozenset())]
+
+    def keep_independent(self) -> None:
+        """Have the sites that do not depend on the site of a row keep their base draw there."""
+        for name in self.slices:
+            later = {n for n in self.sites if self.order[n] > self.order[name]}
+            self.kept[name] = frozenset(later - {*self.later_dependents(name)})
 
     def estimator(self, name: str) -> Estimator:
         try:
@@ -204,20 +226,18 @@ def make_plan(
         plates = tuple(sorted(f.name for f in plates_of(site)))
         family, rows = family_name(site["fn"]), estimator.rows(site["fn"])
         sites[name] = SitePlan(name, estimator, rows, family, plates, chosen, met)
-    depends = None
-    if credit == "graph" or kl != "sampled":
+    plan = Plan(particles, nesting, sites)
+    if credit == "graph" or kl != "sampled" or plan.slices:
         depends, lost = find()
+        plan.analytic = _analytic(replace(plan, depends=depends), kl, latents, model_trace)
+        plan.row_depends = {term: sites_ | lost for term, sites_ in depends.items()}
+        plan.depends = plan.row_depends if credit == "graph" else None
         if credit == "graph" and lost:
-            depends = {term: sites_ | lost for term, sites_ in depends.items()}
             warnings.warn(
                 f"credit by graph: terms depend on {', '.join(sorted(lost))} in a way tensors do not show (.item(), "
                 "numpy, Python branches, in-place writes): every cost is credited there, as --elbo trace does",
                 stacklevel=2,
             )
-    plan = Plan(particles, nesting, sites, depends)
-    plan.analytic = _analytic(plan, kl, latents, model_trace)
-    if credit != "graph":
-        plan.depends = None
     if not all(site.estimator.pathwise for site in sites.values()):  # others have costs
         plan.couplers = members.couplers(guide_trace, lambda: find()[0])
         plan.links = find()[0] if plan.couplers else {}

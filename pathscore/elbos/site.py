@@ -4,7 +4,7 @@
 
 One pass of guide and model serves K base particles and all counterfactual rows (rows.py); the terms log p − log q are
 summed to each site's plates (terms.py); every site's estimator turns its cost into a surrogate.  Credit "plate" gives a
-site every term, credit "graph" only those that depend on it.
+site every term, credit "graph" only those that depend on it.  A site with counterfactual rows gets the latter in both.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class SiteELBO(ELBO):
             A site's `infer={"estimator": …}` overrides it.
         num_particles: K.
         max_plate_nesting: number of plate dimensions of the program; found by a dry run if not given.
-        credit: "plate" (as `Trace_ELBO`) or "graph" (as `TraceGraph_ELBO`).
+        credit: "plate" (as `Trace_ELBO`) or "graph" (as `TraceGraph_ELBO`); a site with counterfactual rows is credited
+            as "graph" has it under both.
         kl: "sampled", "analytic" (−KL(q ‖ p) in closed form at every site), "auto" (where that is legal), "relaxed"
             (`gumbel` scores its soft draw under Concrete densities) or "discrete" (under the discrete distributions,
             extended linearly: its default).
@@ -123,6 +124,8 @@ class SiteELBO(ELBO):
                 kl=self.kl,
                 refuse=self.refuse,
             )
+            if self.shared_cost:
+                plan.keep_independent()
             self._setup(plan, dry[0], dry[1])
             plan.obstacle = self._obstacle(plan, model, guide, args, kwargs)
         self._plans.keep(model, guide, args, kwargs, dry[:2], plan)
@@ -161,7 +164,9 @@ class SiteELBO(ELBO):
 
     def costs(self, plan: Plan) -> str:
         """How costs are credited to sites, in words."""
-        return f"costs credited by {'dependency' if self.credit == 'graph' else 'plate'}"
+        if self.credit == "graph" or not plan.slices:
+            return f"costs credited by {'dependency' if self.credit == 'graph' else 'plate'}"
+        return "costs credited by plate, those of counterfactual rows by dependency"
 
     @torch.no_grad()
     def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
@@ -227,7 +232,7 @@ class SiteELBO(ELBO):
         rows = plan.slices[name]
         total = sum((term.value[rows].sum() for term in terms.terms), torch.zeros(()))
         for later in self.later(plan, terms, name):
-            total = total + (terms.scores[later][rows] * self.cost(terms, later)[rows]).sum()
+            total = total + (terms.scores[later][rows] * terms.cost(later, in_rows=True)[rows]).sum()
         return total
 
     @staticmethod

@@ -17,7 +17,7 @@ from pyro.infer.util import is_validation_enabled
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from pathscore.elbos.dependence import TermKey
+from pathscore.elbos.dependence import Depends, TermKey
 from pathscore.elbos.plan import Plan
 from pathscore.errors import UsageError
 from pathscore.estimators.base import Estimator
@@ -56,20 +56,24 @@ class Terms:
         missing = self.plan.max_plate_nesting + 1 - len(fn.batch_shape)
         return (self.plan.particles, *((1,) * missing + tuple(fn.batch_shape))[1:])
 
-    def credited(self, name: str) -> Iterable[Term]:
-        """The terms that are part of the cost of site `name`."""
-        depends = self.plan.depends
+    def credited(self, name: str, depends: Depends | None) -> Iterable[Term]:
+        """The terms that are part of the cost of site `name`: those that depend on it, or all."""
         for term in self.terms:
             if term.key == ("kl", name):
                 continue  # a function of what was drawn upstream only
             if depends is None or name in depends_on(depends, term.key):
                 yield term
 
-    def cost(self, name: str) -> Tensor:
-        """Σ of the credited terms to the site's plates, without a graph: (rows, *plates)."""
-        key = frozenset((t.key, self._target(name, t)) for t in self.credited(name))
+    def cost(self, name: str, in_rows: bool = False) -> Tensor:
+        """Σ of the credited terms to the site's plates, without a graph: (rows, *plates).
+
+        in_rows: what the site costs in the counterfactual rows of another one, always credited by dependency.
+        """
+        depends = self.plan.row_depends if in_rows else self.plan.credit(name)
+        terms = [(t, self._target(name, t)) for t in self.credited(name, depends)]
+        key = frozenset((t.key, plates) for t, plates in terms)
         if key not in self._costs:
-            parts = [sum_to(t.value.detach(), t.plates, self._target(name, t)) for t in self.credited(name)]
+            parts = [sum_to(t.value.detach(), t.plates, plates) for t, plates in terms]
             shape = (self.plan.rows, *self.scores_shape(name)[1:])
             parts = parts or [self.terms[0].value.new_zeros(shape)]  # no term depends on the site
             self._costs[key] = torch.stack(torch.broadcast_tensors(*parts)).sum(0)
@@ -88,7 +92,7 @@ class Terms:
         return {}
 
 
-def depends_on(depends: dict[TermKey, frozenset[str]], key: TermKey) -> frozenset[str]:
+def depends_on(depends: Depends, key: TermKey) -> frozenset[str]:
     """Latent sites that a term depends on; an analytic KL term depends on the parameters of both distributions."""
     kind, name = key
     if kind != "kl":
