@@ -1,7 +1,7 @@
 """`EnumELBO`: Pyro's ELBO with discrete latents summed out, refused where it would be biased.
 
-Pyro multiplies a term by q of the summed-out sites whose plates all contain the term. A term outside the plate of such
-a site that depends on it lacks this factor, without an error, so the dependence itself is looked at.
+Pyro weighs a term by q, or the score, of those discrete sites whose plates all contain the term. A term outside the
+plate of a site that depends on it lacks this factor, without an error, so the dependence itself is looked at.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class EnumELBO(TraceEnum_ELBO):
 
     −ELBO = Σ_z q(z | x) [log q(z | x) − log p(x, z)], exact over discrete sites, Monte Carlo over the others.
 
-    Raises: UsageError naming a summed-out site, and the term outside its plate that depends on it.
+    Raises: UsageError naming a discrete site, and the term outside its plate that depends on it.
     """
 
     def _get_traces(self, model: Any, guide: Any, args: Any, kwargs: Any):
@@ -36,7 +36,7 @@ class EnumELBO(TraceEnum_ELBO):
 
 
 def require_terms_inside(model: Callable, guide: Callable, args: Any, kwargs: Any) -> None:
-    """Raise UsageError where a term depends on a discrete site in a plate that the term lies outside of."""
+    """Raise UsageError where a term depends on a site without a path, in a plate that the term lies outside of."""
     with torch.random.fork_rng(), torch.no_grad():
         model_trace, guide_trace = traces(model, guide, args, kwargs)
     latents = latent_sites(guide_trace)
@@ -44,8 +44,8 @@ def require_terms_inside(model: Callable, guide: Callable, args: Any, kwargs: An
         model_trace, guide_trace, lambda: dependence(model, guide, args, kwargs, guide_trace, list(latents))[0]
     )
     for name, (plate, term) in ties.items():
-        if latents[name]["fn"].has_enumerate_support:
+        if not latents[name]["fn"].has_rsample:
             raise UsageError(
                 f"'{term}' lies outside plate '{plate}' and depends on site '{name}' inside it: TraceEnum_ELBO would "
-                "leave out its probabilities; use trace with disarm or score there"
+                "not weigh it with q of the site; use trace with disarm or score there"
             )

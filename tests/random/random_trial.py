@@ -46,6 +46,8 @@ from pathscore.programs.traces import sample_sites, traces
 FIRST, SECOND = 4.0, 5.0
 COPIES, CALLS, STEPS = 256, 16, 256
 """Copies on a plate and calls of a program that has them; steps of a bare one."""
+MAX_ROWS, MAX_PASSES = 64, 12
+"""Most rows of a step in one pass, and pass by pass: the time of a trial has a bound."""
 FLOOR = 2e-6
 """Standard error below which the error of the quadrature decides."""
 
@@ -227,7 +229,9 @@ class Bench:
             max_plate_nesting=self.program.depth + (not self.program.bare),
             **choice.options,
         )
-        elbo.prepare(*self.pair)
+        plan = elbo.prepare(*self.pair)
+        if plan is not None and plan.rows > (MAX_PASSES if plan.obstacle else MAX_ROWS):
+            raise UsageError(f"{plan.rows} rows in a step, more than a trial takes")
         sites = [s for trace in traces(*self.pair, (), {}) for s in sample_sites(trace).values()]
         if why := ELBOS[choice.objective].program_refusal(sites):  # as SVI asks at its first step
             raise UsageError(why)
