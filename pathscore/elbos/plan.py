@@ -22,7 +22,7 @@ from pyro.util import check_model_guide_match, check_site_shape
 from torch import nn
 
 from pathscore.elbos import members
-from pathscore.elbos.dependence import Depends, dependence
+from pathscore.elbos.dependence import Depends, TermKey, cut, dependence
 from pathscore.errors import UsageError
 from pathscore.estimators import ESTIMATORS, Auto, Estimator, Gumbel, Pathwise, Score, choose, make_estimator, parse
 from pathscore.estimators.families import can_relax, family_name
@@ -212,8 +212,9 @@ def make_plan(
     sites: dict[str, SitePlan] = {}
     find = cache(lambda: dependence(model, guide, args, kwargs, guide_trace, list(latents)))
     ties = cache(lambda: members.tied(model_trace, guide_trace, lambda: find()[0]))
+    cuts = cache(lambda site: cut(model, guide, args, kwargs, guide_trace, site))
     for name, site in latents.items():
-        here = partial(_refusal_here, refuse, ties, name)
+        here = partial(_refusal_here, refuse, ties, cuts, name)
         # `found` holds only estimators, but a ModuleDict types its members as modules.
         estimator, chosen = resolve(site, spec, particles, known, here)  # type: ignore[arg-type]
         model_site = sample_sites(model_trace).get(name)
@@ -245,12 +246,21 @@ def make_plan(
 
 
 def _refusal_here(
-    refuse: Callable[[Estimator, str], str | None], ties: Callable[[], dict], site: str, estimator: Estimator
+    refuse: Callable[[Estimator, str], str | None],
+    ties: Callable[[], dict],
+    cuts: Callable[[str], Iterable[TermKey]],
+    site: str,
+    estimator: Estimator,
 ) -> str | None:
-    """Why the objective, or a term that the members of a site share, forbids an estimator there."""
+    """Why the objective, or how the program reads the site, forbids an estimator there."""
     reason = refuse(estimator, site)
     if reason is None and estimator.one_at_a_time and site in ties():
         return members.refusal(estimator.name, *ties()[site])
+    if reason is None and estimator.needs_slope and estimator.unbiased and cuts(site):
+        return (
+            f"{estimator.name} takes the derivative of '{min(cuts(site))[1]}' by the value, and the program reads the "
+            "value as a number there (.item(), an index, a comparison): use disarm or score, or keep it a tensor"
+        )
     return reason
 
 

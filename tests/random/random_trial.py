@@ -137,8 +137,10 @@ def observed(program: Program) -> dict[str, Tensor]:
 def choices(bench: "Bench", rng: random.Random) -> Iterator[Choice]:
     """Objectives with random estimators for each site, particles 1–4, without end."""
     program, reference = bench.program, Reference(bench.program, bench.single)
+    rescaled = any(s.observed and s.scale != 1 for s in program.model)  # refused by all importance weights
+    names = [name for name in OBJECTIVES if not (rescaled and name in WEIGHTED)]
     while True:
-        name = rng.choice(list(OBJECTIVES))
+        name = rng.choice(names)
         least = 2 if name in ("vimco", "ovis", "wake-sleep", "renyi") else 1
         most = reference.most_particles(name == "renyi") if name in WEIGHTED else 4
         if most < least or (name in WITHOUT_STRAIGHT and any("-st" in s.guide for s in program.guide)):
