@@ -89,7 +89,9 @@ def parameters_of(fn: Any) -> list[torch.Tensor]:
     own = [getattr(fn, name) for name in fn.arg_constraints if name in vars(fn)]
     parts = [part for part in vars(fn).values() if isinstance(part, torch.distributions.Distribution)]
     moved = [vars(transform) for transform in getattr(fn, "transforms", ())]
-    moves = [v for held in moved for name, v in held.items() if name in ("loc", "scale") and isinstance(v, torch.Tensor)]
+    moves = [
+        v for held in moved for name, v in held.items() if name in ("loc", "scale") and isinstance(v, torch.Tensor)
+    ]
     return [*own, *moves, *(parameter for part in parts for parameter in parameters_of(part))]
 
 

@@ -40,9 +40,7 @@ def require_terms_inside(model: Callable, guide: Callable, args: Any, kwargs: An
     with torch.random.fork_rng(), torch.no_grad():
         model_trace, guide_trace = traces(model, guide, args, kwargs)
     latents = latent_sites(guide_trace)
-    ties = tied(
-        model_trace, guide_trace, lambda: dependence(model, guide, args, kwargs, guide_trace, list(latents))[0]
-    )
+    ties = tied(model_trace, guide_trace, lambda: dependence(model, guide, args, kwargs, guide_trace, list(latents))[0])
     for name, (plate, term) in ties.items():
         if not latents[name]["fn"].has_rsample:
             raise UsageError(

@@ -284,7 +284,9 @@ def compare(bench: Bench, choice: Choice) -> Finding:
     except Exception as error:
         return Finding(seed, text, "crashed", text=f"{type(error).__name__}: {error}"[:2000])
     wrong = ((z.abs() > FIRST) & (again.abs() > SECOND) & (z.sign() == again.sign())) | z.isnan()
-    worst = again[z.abs() > FIRST].abs().max().item() if again.ndim and (z.abs() > FIRST).any() else z.abs().max().item()
+    worst = (
+        again[z.abs() > FIRST].abs().max().item() if again.ndim and (z.abs() > FIRST).any() else z.abs().max().item()
+    )
     where = [_label(bench, i) for i in wrong.nonzero().flatten().tolist()]
     return Finding(seed, text, "wrong" if where else "right", len(z), worst, ", ".join(where))
 

@@ -15,13 +15,11 @@ import pytest
 import torch
 from random_program import draw_program
 from random_source import source
-from random_trial import Bench, Choice, compare, quiet, report, trial
+from random_trial import report, trial
 
 from pathscore.elbos import members, site, terms
-from pathscore.elbos import plan as plans
-from pathscore.elbos.dependence import dependence
 from pathscore.elbos.terms import Terms
-from pathscore.estimators import DiSARM, Pathwise, Score
+from pathscore.estimators import Score
 
 SECONDS, LEAST = 25, 6
 """Time for programs with fresh seeds, and the least number of them."""
@@ -40,7 +38,9 @@ def test_fresh_programs_are_right_or_refused():
             again = f"python tests/random/random_trial.py --seed {finding.seed} --show"
             pytest.fail(f"{text}\n{report(finding)}\n{again}", pytrace=False)
     right = [f for f in findings if f.verdict == "right"]
-    print(f"{len({f.seed for f in findings})} programs from seed {first}, {sum(f.comparisons for f in right)} comparisons")
+    print(
+        f"{len({f.seed for f in findings})} programs from seed {first}, {sum(f.comparisons for f in right)} comparisons"
+    )
     assert len(right) >= len({f.seed for f in findings}) // 2
 
 
