@@ -10,6 +10,7 @@ A term is keyed ("p", site) or ("q", site); ("prior", site) stands for the param
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import torch
@@ -22,7 +23,8 @@ from pathscore.programs.traces import sample_sites, traces
 
 TermKey = tuple[str, str]
 Depends = dict[TermKey, frozenset[str]]
-TRIES = 4
+TRIES, DRAWS = 4, 64
+"""Values of a site that a dependence is looked for with, and draws to find them: a coin often falls the same way."""
 
 
 class _Track(Messenger):
@@ -148,6 +150,9 @@ def _equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
 
 
 def _other_values(site: Any) -> list[torch.Tensor]:
-    """A few fresh draws that differ from the site's value."""
-    draws = [site["fn"].sample() for _ in range(TRIES)]
-    return [d for d in draws if not torch.equal(d, site["value"])]
+    """A few values that differ from the site's: fresh draws, or of a site that hardly ever changes, its support."""
+    draws = (site["fn"].sample() for _ in range(DRAWS))
+    found = list(islice((d for d in draws if not torch.equal(d, site["value"])), TRIES))
+    if found or not site["fn"].has_enumerate_support:
+        return found
+    return [value for value in site["fn"].enumerate_support() if not torch.equal(value, site["value"])][:TRIES]

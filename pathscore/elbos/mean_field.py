@@ -49,14 +49,14 @@ def require_mean_field(model: Callable, guide: Callable, args: Any, kwargs: Any,
 def require_plain_points(guide_trace: Trace) -> None:
     """Raise UsageError where the closed form would leave out the log-density of a point mass.
 
-    An autoguide draws a hidden Normal and gives a constrained site as a point mass, whose log-density is the Jacobian of
-    the transform. torch's KL of a point mass does not read it.
+    An autoguide draws a hidden Normal and gives a constrained site as a point mass, whose log-density is the Jacobian
+    of the transform. Pyro's KL of a point mass does not read it.
     """
     for name, site in guide_trace.nodes.items():
         if site["type"] != "sample" or family_name(site["fn"]) != "delta":
             continue
         if bool((torch.as_tensor(unwrap(site["fn"]).log_density) != 0).any()):
             raise UsageError(
-                f"site {name!r} is a point mass with a log-density, as an autoguide makes it of a constrained site: the "
-                "closed-form KL of TraceMeanField_ELBO would leave it out, use trace"
+                f"site {name!r} is a point mass with a log-density, as an autoguide makes it of a constrained site: "
+                "the closed-form KL of TraceMeanField_ELBO would leave it out, use trace"
             )

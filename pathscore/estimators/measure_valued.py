@@ -96,7 +96,7 @@ SCORED: dict[str, Callable[[Any], Any]] = {
         fn.total_count, probs=fn.probs.detach(), validate_args=False
     ),
 }
-"""Families with a parameter without a weak derivative in closed form, and the distribution as a function of it alone."""
+"""Families with a parameter without a weak derivative in closed form; the distribution as a function of it alone."""
 
 
 class MeasureValued(Estimator):

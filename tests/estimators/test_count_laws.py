@@ -121,7 +121,6 @@ def test_the_others_are_refused_in_one_line(law):
 
 
 def test_a_sum_with_too_many_values_is_refused():
-    model, guide, _ = programs("multinomial")
     many = dist.Multinomial(60, torch.ones(6) / 6)
     assert "joint values" in ESTIMATORS["enum"]().refusal(many)
     assert "few values" in ESTIMATORS["local"]().refusal(many)

@@ -92,6 +92,10 @@ class Site:
         return self.guide_reads if side == "guide" else self.model_reads
 
     @property
+    def all_reads(self) -> tuple[Read, ...]:
+        return (*self.guide_reads, *self.model_reads)
+
+    @property
     def plates(self) -> tuple[Frame, ...]:
         return tuple(f for f in self.frames if not f.looped)
 
@@ -144,7 +148,7 @@ def draw_program(seed: int) -> Program:
     """The program of a seed."""
     rng = random.Random(seed)
     while True:
-        bare = rng.random() < 0.25
+        bare = rng.random() < 0.15
         depth, paths = _paths(rng, bare)
         guide = tuple(_latent(rng, i, paths) for i in range(rng.randint(1, 4)))
         if 2 <= states(guide) <= MAX_STATES:
@@ -238,8 +242,12 @@ def _weight(rng: random.Random) -> float:
 
 def _how(rng: random.Random, program: Program, site: Site, other: Site) -> str:
     """A way of reading that is right in a run by itself, and sometimes in no other."""
-    if not program.bare or site.plates or rng.random() < 0.5:
+    if not program.bare or site.plates:
+        return "plain"
+    if other.plates:
+        return "mixed"  # its sum has no dimension of a plate left
+    if rng.random() < 0.5:
         return "plain"
     if other.frames == () and other.law("guide").kind == "bit" and not other.width:
         return "branch"
-    return "mixed" if other.plates and not any(f.looped for f in (*other.frames, *site.frames)) else "plain"
+    return "plain"

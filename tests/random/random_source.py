@@ -145,10 +145,8 @@ def _read(program: Program, site: Site, read: Read) -> str:
         return f"({last} if {loop.name} else torch.zeros(()))"
     if read.how == "branch":
         return f"torch.tensor(1.0 if {other.name}.item() > 0.5 else 0.0)"
-    if read.how == "mixed":
-        return f"{_feature(other, other.name)}.sum()"
     summed = [f for f in other.plates if f not in site.frames]
-    sums = "".join(f".sum({f.dim}, keepdim=True)" for f in summed)
+    sums = "".join(f".sum({f.dim}, keepdim=True)" for f in summed) if read.how == "plain" else ".sum()"
     if loop and loop not in site.frames:
         return f"sum({_feature(other, f'{other.name}[j]')}{sums} for j in range({loop.size}))"
     return _feature(other, f"{other.name}[{loop.name}]" if loop else other.name) + sums

@@ -1,7 +1,7 @@
 """Objectives and estimators of random programs against exact sums: `trial(seed) -> Outcome`, or from the command line
 
-    python tests/random/random_trial.py --seed 123 --show      # one program, with its source
-    python tests/random/random_trial.py --count 1000 --out runs.jsonl      # many, continued where they stopped
+    PYTHONPATH=tests/support python tests/random/random_trial.py --seed 123 --show          # one program, and its source
+    PYTHONPATH=tests/support python tests/random/random_trial.py --seed 1 --count 1000 --out runs.jsonl  # goes on where it
 
 A program's gradient is drawn N times: as N copies on a plate, or, where the program runs bare, in N steps.
 
@@ -27,9 +27,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (2,)]
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "support")]
-
 import pyro
 import torch
 from random_program import Program, Site, draw_program
@@ -46,7 +43,7 @@ from pathscore.programs.traces import sample_sites, traces
 FIRST, SECOND = 4.0, 5.0
 COPIES, CALLS, STEPS = 256, 16, 256
 """Copies on a plate and calls of a program that has them; steps of a bare one."""
-MAX_ROWS, MAX_PASSES = 64, 12
+MAX_ROWS, MAX_PASSES = 64, 6
 """Most rows of a step in one pass, and pass by pass: the time of a trial has a bound."""
 FLOOR = 2e-6
 """Standard error below which the error of the quadrature decides."""
@@ -145,12 +142,20 @@ def choices(bench: "Bench", rng: random.Random) -> Iterator[Choice]:
         most = reference.most_particles(name == "renyi") if name in WEIGHTED else 4
         if most < least or (name in WITHOUT_STRAIGHT and any("-st" in s.guide for s in program.guide)):
             continue
+        if name == "enum" and not _enumerable(program):
+            continue
         particles = rng.randint(least, most)
         options = {"alpha": rng.choice([-1.0, 0.5])} if name == "vr" else {}
         spec = None if name in STOCK else _estimators(program, rng)
         if name in ("trace", "tracegraph") and rng.random() < 0.2:
             options = {"kl": "auto"}
         yield Choice(name, spec, particles, options)
+
+
+def _enumerable(program: Program) -> bool:
+    """Whether Pyro can enumerate: in one pass, and with the dimensions that it has for plates in a loop."""
+    reads = [r.how for s in (*program.model, *program.guide) for r in s.all_reads]
+    return not {"branch", "mixed"} & set(reads) and not any(f.kind == "sequential" for f in program.frames)
 
 
 STOCK = ("meanfield", "enum", "renyi", "wake-sleep")
@@ -331,8 +336,8 @@ def _without_refused(spec: dict[str, str], text: str) -> dict[str, str]:
 
 def report(finding: Finding) -> str:
     """A line, and for what is not right how to see it again."""
-    line = f"{finding.seed} {finding.choice}: {finding.verdict}, {finding.comparisons} comparisons, |z| ≤ {finding.max_z:.1f}"
-    return f"{line} {finding.text}".rstrip()
+    figures = f"{finding.comparisons} comparisons, |z| ≤ {finding.max_z:.1f}"
+    return f"{finding.seed} {finding.choice}: {finding.verdict}, {figures} {finding.text}".rstrip()
 
 
 def main(words: list[str] | None = None) -> int:
@@ -340,6 +345,7 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Random programs against exact sums.")
     parser.add_argument("--seed", type=int, help="the one program to run, or the first of --count")
     parser.add_argument("--count", type=int, default=1)
+    parser.add_argument("--choices", type=int, default=3, help="of objective and estimators, for each program")
     parser.add_argument("--show", action="store_true", help="print the source of every program")
     parser.add_argument("--out", type=Path, help="findings, one JSON object per line; its seeds are not run again")
     options = parser.parse_args(words)
@@ -349,7 +355,7 @@ def main(words: list[str] | None = None) -> int:
     for seed in range(first, first + options.count):
         if seed in done:
             continue
-        start, findings = time.time(), trial(seed)
+        start, findings = time.time(), trial(seed, options.choices)
         bad += sum(f.verdict in ("wrong", "crashed") for f in findings)
         if options.show:
             print(source(draw_program(seed)))

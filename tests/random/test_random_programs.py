@@ -35,7 +35,7 @@ def test_fresh_programs_are_right_or_refused():
         print(report(finding))
         if finding.verdict in ("wrong", "crashed"):
             text = source(draw_program(finding.seed))
-            again = f"python tests/random/random_trial.py --seed {finding.seed} --show"
+            again = f"PYTHONPATH=tests/support python tests/random/random_trial.py --seed {finding.seed} --show"
             pytest.fail(f"{text}\n{report(finding)}\n{again}", pytrace=False)
     right = [f for f in findings if f.verdict == "right"]
     print(
@@ -55,8 +55,14 @@ def twice(monkeypatch):
 
 
 def undetached(monkeypatch):
-    """Costs keep their graph, so that the score's cost is differentiated, too."""
-    monkeypatch.setattr(torch.Tensor, "detach", lambda self: self, raising=False)
+    """Costs keep their graph, so that the score function's cost is differentiated, too."""
+
+    def cost(self, name, in_rows=False):
+        depends = self.plan.row_depends if in_rows else self.plan.credit(name)
+        parts = [terms.sum_to(t.value, t.plates, self._target(name, t)) for t in self.credited(name, depends)]
+        return sum(parts, torch.zeros(self.plan.rows, *self.scores_shape(name)[1:]))
+
+    monkeypatch.setattr(Terms, "cost", cost)
 
 
 def unmasked(monkeypatch):
@@ -70,7 +76,7 @@ def unscaled(monkeypatch):
 
 
 def shared_noise(monkeypatch):
-    """The rows of a site copy the first copy's noise, as if its plate held one draw."""
+    """All particles of a score function's site take the first one's draw."""
     right = Score.sample
 
     def sample(self, fn):
@@ -101,7 +107,7 @@ def untied(monkeypatch):
     monkeypatch.setattr(members, "tied", lambda *args: {})
 
 
-FAULTS = (negative, twice, unmasked, unscaled, shared_noise, own_plates_only, uncoupled, untied)
+FAULTS = (negative, twice, undetached, unmasked, unscaled, shared_noise, own_plates_only, uncoupled, untied)
 MOST = 40
 """Most programs until a fault has to be found; seeds from 0, so that the test does the same at every run."""
 
