@@ -10,6 +10,7 @@ A term is keyed ("p", site) or ("q", site); ("prior", site) stands for the param
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import torch
@@ -18,12 +19,12 @@ from pyro.ops.provenance import get_provenance, track_provenance
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 
-from pathscore.estimators.families import unwrap
 from pathscore.programs.traces import sample_sites, traces
 
 TermKey = tuple[str, str]
 Depends = dict[TermKey, frozenset[str]]
-TRIES = 4
+TRIES, DRAWS = 4, 64
+"""Values of a site that a dependence is looked for with, and draws to find them: a coin often falls the same way."""
 
 
 class _Track(Messenger):
@@ -52,6 +53,30 @@ def dependence(
     return _through_draws(direct, names), frozenset(lost)
 
 
+def cut(
+    model: Callable, guide: Callable, args: tuple, kwargs: dict, guide_trace: Trace, name: str
+) -> frozenset[TermKey]:
+    """Terms of other sites that a site's value moves, but to which no derivative by the value leads.
+
+    The value is read as a number there (`.item()`, an index, a comparison), so its slope is not the change of the cost.
+    """
+    with torch.random.fork_rng(), torch.no_grad():
+        moved = _by_intervention(model, guide, args, kwargs, guide_trace, [name])
+        leaf = guide_trace.nodes[name]["value"].detach().clone().requires_grad_()
+        changed = guide_trace.copy()
+        changed.nodes[name] = {**changed.nodes[name], "value": leaf}
+        with torch.enable_grad():
+            values = _term_values(*_replayed(model, guide, args, kwargs, changed))
+            terms = [key for key in moved if key[0] != "prior" and key[1] != name]
+            return frozenset(key for key in terms if not _leads(values[key][0], leaf))
+
+
+def _leads(term: torch.Tensor, leaf: torch.Tensor) -> bool:
+    if not term.requires_grad:
+        return False
+    return torch.autograd.grad(term.sum(), leaf, retain_graph=True, allow_unused=True)[0] is not None
+
+
 def _through_draws(direct: Depends, names: list[str]) -> Depends:
     """Add the sites that a term depends on through later draws; `names` is in the order of the guide."""
     upstream: dict[str, frozenset[str]] = {}
@@ -61,9 +86,15 @@ def _through_draws(direct: Depends, names: list[str]) -> Depends:
     return {term: sites.union(*(upstream[s] for s in sites)) for term, sites in direct.items()}
 
 
-def _parameters(fn: Any) -> list[torch.Tensor]:
-    inner = unwrap(fn)
-    return [getattr(inner, name) for name in inner.arg_constraints if name in inner.__dict__]
+def parameters_of(fn: Any) -> list[torch.Tensor]:
+    """The parameters of a distribution, with those of distributions and transforms that it is made of."""
+    own = [getattr(fn, name) for name in fn.arg_constraints if name in vars(fn)]
+    parts = [part for part in vars(fn).values() if isinstance(part, torch.distributions.Distribution)]
+    moved = [vars(transform) for transform in getattr(fn, "transforms", ())]
+    moves = [
+        v for held in moved for name, v in held.items() if name in ("loc", "scale") and isinstance(v, torch.Tensor)
+    ]
+    return [*own, *moves, *(parameter for part in parts for parameter in parameters_of(part))]
 
 
 def _by_provenance(
@@ -76,7 +107,7 @@ def _by_provenance(
     depends: Depends = {("q", s["name"]): get_provenance(s["log_prob"]) for s in sample_sites(tracked).values()}
     for site in sample_sites(replayed).values():
         depends["p", site["name"]] = get_provenance(site["log_prob"])
-        depends["prior", site["name"]] = get_provenance(_parameters(site["fn"]))
+        depends["prior", site["name"]] = get_provenance(parameters_of(site["fn"]))
     return depends
 
 
@@ -110,7 +141,7 @@ def _term_values(model_trace: Trace, guide_trace: Trace) -> dict[TermKey, list[t
         for site in sample_sites(trace).values():
             values[kind, site["name"]] = [site["log_prob"]]
             if kind == "p":
-                values["prior", site["name"]] = _parameters(site["fn"])
+                values["prior", site["name"]] = parameters_of(site["fn"])
     return values
 
 
@@ -119,6 +150,9 @@ def _equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
 
 
 def _other_values(site: Any) -> list[torch.Tensor]:
-    """A few fresh draws that differ from the site's value."""
-    draws = [site["fn"].sample() for _ in range(TRIES)]
-    return [d for d in draws if not torch.equal(d, site["value"])]
+    """A few values that differ from the site's: fresh draws, or of a site that hardly ever changes, its support."""
+    draws = (site["fn"].sample() for _ in range(DRAWS))
+    found = list(islice((d for d in draws if not torch.equal(d, site["value"])), TRIES))
+    if found or not site["fn"].has_enumerate_support:
+        return found
+    return [value for value in site["fn"].enumerate_support() if not torch.equal(value, site["value"])][:TRIES]

@@ -9,12 +9,14 @@ the guide. Pyro warns whenever the sites' order differs, right or wrong; here th
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine.trace_struct import Trace
 
 from pathscore.elbos.dependence import dependence
 from pathscore.errors import UsageError
+from pathscore.estimators.families import family_name, unwrap
 
 
 class MeanFieldELBO(TraceMeanField_ELBO):
@@ -27,6 +29,7 @@ class MeanFieldELBO(TraceMeanField_ELBO):
         model_trace, guide_trace = Trace_ELBO._get_trace(self, model, guide, args, kwargs)
         if is_validation_enabled():
             require_mean_field(model, guide, args, kwargs, guide_trace)
+            require_plain_points(guide_trace)
         return model_trace, guide_trace
 
 
@@ -41,3 +44,19 @@ def require_mean_field(model: Callable, guide: Callable, args: Any, kwargs: Any,
                     f"the prior of site {site!r} depends on {parent!r}, which the guide draws from {site!r}: "
                     "the closed-form KL of TraceMeanField_ELBO would be biased, use trace or a factorised guide"
                 )
+
+
+def require_plain_points(guide_trace: Trace) -> None:
+    """Raise UsageError where the closed form would leave out the log-density of a point mass.
+
+    An autoguide draws a hidden Normal and gives a constrained site as a point mass, whose log-density is the Jacobian
+    of the transform. Pyro's KL of a point mass does not read it.
+    """
+    for name, site in guide_trace.nodes.items():
+        if site["type"] != "sample" or family_name(site["fn"]) != "delta":
+            continue
+        if bool((torch.as_tensor(unwrap(site["fn"]).log_density) != 0).any()):
+            raise UsageError(
+                f"site {name!r} is a point mass with a log-density, as an autoguide makes it of a constrained site: "
+                "the closed-form KL of TraceMeanField_ELBO would leave it out, use trace"
+            )

@@ -154,7 +154,8 @@ def joined(fns: list[Any]) -> Any:
         return dist.Independent(base, first.reinterpreted_batch_ndims, validate_args=False)
     family = family_of(first)
     assert family is not None
-    parameters = {name: torch.cat([getattr(fn, name) for fn in fns]) for name in family.parameters}
+    held = {name: [getattr(fn, name) for fn in fns] for name in family.parameters}
+    parameters = {n: torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0] for n, parts in held.items()}
     return getattr(dist, type(first).__name__, type(first))(**parameters, validate_args=False)
 
 

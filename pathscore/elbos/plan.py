@@ -12,7 +12,7 @@ import fnmatch
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -21,7 +21,8 @@ from pyro.poutine.trace_struct import Trace
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import nn
 
-from pathscore.elbos.dependence import Depends, dependence
+from pathscore.elbos import members
+from pathscore.elbos.dependence import Depends, TermKey, cut, dependence
 from pathscore.errors import UsageError
 from pathscore.estimators import ESTIMATORS, Auto, Estimator, Gumbel, Pathwise, Score, choose, make_estimator, parse
 from pathscore.estimators.families import can_relax, family_name
@@ -53,6 +54,8 @@ class Plan:
     row_depends: the same for the counterfactual rows, whose costs are always credited by dependency: a row draws later
         sites anew, and the noise of those that do not depend on the row's site is no part of its cost.
     kept: site -> later sites that keep their base draw in its rows, where costs cannot be taken apart.
+    couplers: site -> later draws that make the members of its plates a cost of each other -> the names of these plates;
+        links: the latent sites that each term depends on, where there are any.
     """
 
     particles: int
@@ -62,6 +65,8 @@ class Plan:
     row_depends: Depends | None = None
     kept: dict[str, frozenset[str]] = field(default_factory=dict)
     analytic: frozenset[str] = frozenset()
+    couplers: dict[str, dict[str, frozenset[str]]] = field(default_factory=dict)
+    links: Depends = field(default_factory=dict)
     weight_plates: frozenset[str] | None = None  # names of those that importance weights are formed over, if any are
     slices: dict[str, slice] = field(default_factory=dict)
     obstacle: str | None = None  # why rows are run pass by pass, where they are
@@ -205,8 +210,11 @@ def make_plan(
     _check_patterns(spec, latents, [name.replace("/", ".") for name in found], model_trace)
     known = {name: found[key_of(name)] for name in latents if key_of(name) in found}
     sites: dict[str, SitePlan] = {}
+    find = cache(lambda: dependence(model, guide, args, kwargs, guide_trace, list(latents)))
+    ties = cache(lambda: members.tied(model_trace, guide_trace, lambda: find()[0]))
+    cuts = cache(lambda site: cut(model, guide, args, kwargs, guide_trace, site))
     for name, site in latents.items():
-        here = partial(_swapped, refuse, name)
+        here = partial(_refusal_here, refuse, ties, cuts, name)
         # `found` holds only estimators, but a ModuleDict types its members as modules.
         estimator, chosen = resolve(site, spec, particles, known, here)  # type: ignore[arg-type]
         model_site = sample_sites(model_trace).get(name)
@@ -221,7 +229,7 @@ def make_plan(
         sites[name] = SitePlan(name, estimator, rows, family, plates, chosen, met)
     plan = Plan(particles, nesting, sites)
     if credit == "graph" or kl != "sampled" or plan.slices:
-        depends, lost = dependence(model, guide, args, kwargs, guide_trace, list(latents))
+        depends, lost = find()
         plan.analytic = _analytic(replace(plan, depends=depends), kl, latents, model_trace)
         plan.row_depends = {term: sites_ | lost for term, sites_ in depends.items()}
         plan.depends = plan.row_depends if credit == "graph" else None
@@ -231,11 +239,29 @@ def make_plan(
                 "numpy, Python branches, in-place writes): every cost is credited there, as --elbo trace does",
                 stacklevel=2,
             )
+    if not all(site.estimator.pathwise for site in sites.values()):  # others have costs
+        plan.couplers = members.couplers(guide_trace, lambda: find()[0])
+        plan.links = find()[0] if plan.couplers else {}
     return plan
 
 
-def _swapped(refuse: Callable[[Estimator, str], str | None], site: str, estimator: Estimator) -> str | None:
-    return refuse(estimator, site)
+def _refusal_here(
+    refuse: Callable[[Estimator, str], str | None],
+    ties: Callable[[], dict],
+    cuts: Callable[[str], Iterable[TermKey]],
+    site: str,
+    estimator: Estimator,
+) -> str | None:
+    """Why the objective, or how the program reads the site, forbids an estimator there."""
+    reason = refuse(estimator, site)
+    if reason is None and estimator.one_at_a_time and site in ties():
+        return members.refusal(estimator.name, *ties()[site])
+    if reason is None and estimator.needs_slope and estimator.unbiased and cuts(site):
+        return (
+            f"{estimator.name} takes the derivative of '{min(cuts(site))[1]}' by the value, and the program reads the "
+            "value as a number there (.item(), an index, a comparison): use disarm or score, or keep it a tensor"
+        )
+    return reason
 
 
 def key_of(name: str) -> str:

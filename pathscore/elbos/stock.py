@@ -2,7 +2,8 @@
 
 `max_plate_nesting` is always passed: left to guess it, Pyro runs the program once more and moves the random stream.
 K particles are one vectorised plate in front of the program's own where the program can (particles.py). Where Pyro is
-silently wrong the entry says so, or a class of our own takes the place of Pyro's (mean_field.py, tail_adaptive.py).
+silently wrong the entry says so, or a class of our own takes the place of Pyro's (enumerated.py, mean_field.py,
+tail_adaptive.py).
 """
 
 from functools import partial
@@ -17,26 +18,16 @@ from pyro.infer import (
     TraceGraph_ELBO,
     TraceMeanField_ELBO,
     TraceTailAdaptive_ELBO,
-    config_enumerate,
 )
 
 from pathscore.elbos.entry import Objective
+from pathscore.elbos.enumerated import EnumELBO
 from pathscore.elbos.explain import explained
 from pathscore.elbos.free_bits import FreeBitsELBO
 from pathscore.elbos.mean_field import MeanFieldELBO
 from pathscore.elbos.particles import adapting
 from pathscore.elbos.site import SiteELBO
 from pathscore.elbos.tail_adaptive import TailAdaptiveELBO
-
-
-class EnumELBO(TraceEnum_ELBO):
-    """`TraceEnum_ELBO` that sums out every site that can be enumerated, without marks in the program.
-
-    −ELBO = Σ_z q(z | x) [log q(z | x) − log p(x, z)], exact over discrete sites, Monte Carlo over the others.
-    """
-
-    def _get_traces(self, model: Any, guide: Any, args: Any, kwargs: Any):
-        return super()._get_traces(config_enumerate(model), config_enumerate(guide), args, kwargs)
 
 
 def _stock(cls: type[ELBO], num_particles: int, max_plate_nesting: int, **options: Any) -> ELBO:

@@ -70,12 +70,22 @@ class Terms:
         in_rows: what the site costs in the counterfactual rows of another one, always credited by dependency.
         """
         depends = self.plan.row_depends if in_rows else self.plan.credit(name)
-        terms = list(self.credited(name, depends))
-        key = frozenset(t.key for t in terms), plates_of(self.sites[name])
+        terms = [(t, self._target(name, t)) for t in self.credited(name, depends)]
+        key = frozenset((t.key, plates) for t, plates in terms)
         if key not in self._costs:
-            parts = [sum_to(t.value.detach(), t.plates, key[1]) for t in terms]
+            parts = [sum_to(t.value.detach(), t.plates, plates) for t, plates in terms]
+            shape = (self.plan.rows, *self.scores_shape(name)[1:])
+            parts = parts or [self.terms[0].value.new_zeros(shape)]  # no term depends on the site
             self._costs[key] = torch.stack(torch.broadcast_tensors(*parts)).sum(0)
         return self._costs[key]
+
+    def _target(self, name: str, term: Term) -> frozenset:
+        """The site's plates over which its members have their own share of a term."""
+        plates = plates_of(self.sites[name])
+        for later, coupled in self.plan.couplers.get(name, {}).items():
+            if later in depends_on(self.plan.links, term.key):
+                plates = frozenset(f for f in plates if f.name not in coupled)
+        return plates
 
     @cached_property
     def _costs(self) -> dict[Any, Tensor]:

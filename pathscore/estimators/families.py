@@ -10,6 +10,7 @@ vertices and is defined (and differentiable) between them: what relaxed and mean
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,21 @@ def _counts_up_to(fn: Any) -> Tensor:
     """0 … n of a binomial law with one n for all; nothing where they differ."""
     counts = fn.total_count
     most = int(counts.max())
-    return torch.arange(1 + most if bool((counts == most).all()) else 0, dtype=fn.logits.dtype, device=fn.logits.device)
+    like = fn.mean
+    return torch.arange(1 + most if bool((counts == most).all()) else 0, dtype=like.dtype, device=like.device)
+
+
+MOST_DRAWS = 10_000
+"""Most values of a multinomial that are listed."""
+
+
+def _counts_of_classes(fn: Any) -> Tensor:
+    """Every way to divide n draws among C classes, (M, C); nothing where there are more than `MOST_DRAWS` of them."""
+    n, classes, like = fn.total_count, fn.event_shape[0], fn.logits
+    if math.comb(n + classes - 1, n) > MOST_DRAWS:
+        return like.new_zeros(0, classes)
+    drawn = itertools.combinations_with_replacement(range(classes), n)
+    return torch.tensor([[d.count(c) for c in range(classes)] for d in drawn], dtype=like.dtype, device=like.device)
 
 
 FAMILIES = (
@@ -73,6 +88,12 @@ FAMILIES = (
         lambda fn: torch.arange(fn.logits.shape[-1], device=fn.logits.device),
     ),
     Family("binomial", (torch.distributions.Binomial,), ("total_count", "logits"), None, _counts_up_to),
+    Family(
+        "betabinomial", (dist.BetaBinomial,), ("concentration1", "concentration0", "total_count"), None, _counts_up_to
+    ),
+    Family("multinomial", (torch.distributions.Multinomial,), ("total_count", "logits"), None, _counts_of_classes),
+    Family("geometric", (torch.distributions.Geometric,), ("logits",)),
+    Family("negativebinomial", (torch.distributions.NegativeBinomial,), ("total_count", "logits")),
     Family("normal", (torch.distributions.Normal,), ("loc", "scale")),
     Family("poisson", (torch.distributions.Poisson,), ("rate",)),
     Family("gamma", (torch.distributions.Gamma,), ("concentration", "rate")),
@@ -113,7 +134,8 @@ def narrow(fn: Any, rows: slice | Tensor) -> Any:
     family = family_of(fn)
     if family is None:
         raise NotImplementedError(f"cannot take rows of a {type(fn).__name__}")
-    parameters = {name: getattr(fn, name)[rows] for name in family.parameters}
+    held = {name: getattr(fn, name) for name in family.parameters}
+    parameters = {name: value[rows] if isinstance(value, Tensor) else value for name, value in held.items()}
     return getattr(dist, type(fn).__name__, type(fn))(**parameters, validate_args=False)
 
 
@@ -139,25 +161,25 @@ def element_shape(fn: Any) -> torch.Size:
     return fn.event_shape[: len(fn.event_shape) - ndims]
 
 
+def atoms(fn: Any) -> Tensor:
+    """The values of one variable of a draw, (M, *event of the variable); none where they are not finitely many."""
+    family = family_of(fn)
+    return family.support(unwrap(fn)) if family is not None and family.support is not None else torch.zeros(0)
+
+
 def support_size(fn: Any) -> float:
     """Number of joint values of one draw (inf when not finite)."""
-    family = family_of(fn)
-    if family is None or family.support is None:
-        return float("inf")
-    values = len(family.support(unwrap(fn)))
+    values = len(atoms(fn))
     return float(values) ** element_shape(fn).numel() if values else float("inf")
 
 
 def joint_support(fn: Any) -> Tensor:
     """Every joint value of one draw, shape (S, *event)."""
-    family = family_of(fn)
-    assert family is not None and family.support is not None
-    atoms = family.support(unwrap(fn))  # (M, *inner event)
-    elements = element_shape(fn)
+    values, elements = atoms(fn), element_shape(fn)  # (M, *inner event)
     index = torch.tensor(
-        list(itertools.product(range(len(atoms)), repeat=elements.numel())), dtype=torch.long, device=atoms.device
+        list(itertools.product(range(len(values)), repeat=elements.numel())), dtype=torch.long, device=values.device
     ).reshape(-1, *elements)
-    return atoms[index]
+    return values[index]
 
 
 def stick_logits(logits: Tensor) -> Tensor:

@@ -49,6 +49,17 @@ def _normal_scale(fn: Any, value: Tensor) -> tuple[Tensor, Tensor]:
     return fn.loc + fn.scale * maxwell, fn.loc + fn.scale * maxwell * uniform(value)
 
 
+def _one_trial_more(fn: Any, value: Tensor) -> tuple[Tensor, Tensor]:
+    # A Binomial(n, p) draw less one of its n trials, taken at random, is Binomial(n − 1, p).
+    fewer = value - (torch.rand_like(value) * fn.total_count < value).to(value)
+    return torch.minimum(fewer + 1, fn.total_count.to(value)), fewer  # n = 0 has no trial to add, and constant 0
+
+
+def _one_failure_more(stop: Tensor, value: Tensor) -> Tensor:
+    # A negative binomial with one more stopping event, plus one: the draw, a geometric one, and 1.
+    return value + 1 + torch.distributions.Geometric(stop, validate_args=False).sample()
+
+
 DERIVATIVES: dict[str, tuple[Derivative, ...]] = {
     "normal": (
         Derivative("loc", lambda fn: 1 / (fn.scale * math.sqrt(2 * math.pi)), _normal_loc),
@@ -57,6 +68,15 @@ DERIVATIVES: dict[str, tuple[Derivative, ...]] = {
     "bernoulli": (
         Derivative(
             "probs", lambda fn: torch.ones_like(fn.probs), lambda fn, x: (torch.ones_like(x), torch.zeros_like(x))
+        ),
+    ),
+    "binomial": (Derivative("probs", lambda fn: fn.total_count, _one_trial_more),),
+    "geometric": (Derivative("probs", lambda fn: 1 / fn.probs, lambda fn, x: (x, _one_failure_more(fn.probs, x))),),
+    "negativebinomial": (
+        Derivative(
+            "probs",
+            lambda fn: fn.total_count / (1 - fn.probs),
+            lambda fn, x: (_one_failure_more(1 - fn.probs, x), x),
         ),
     ),
     "poisson": (Derivative("rate", lambda fn: torch.ones_like(fn.rate), lambda fn, x: (x + 1, x)),),
@@ -70,10 +90,21 @@ DERIVATIVES: dict[str, tuple[Derivative, ...]] = {
 }
 
 
+SCORED: dict[str, Callable[[Any], Any]] = {
+    "gamma": lambda fn: torch.distributions.Gamma(fn.concentration, fn.rate.detach(), validate_args=False),
+    "negativebinomial": lambda fn: torch.distributions.NegativeBinomial(
+        fn.total_count, probs=fn.probs.detach(), validate_args=False
+    ),
+}
+"""Families with a parameter without a weak derivative in closed form; the distribution as a function of it alone."""
+
+
 class MeasureValued(Estimator):
     """c (f(x⁺) − f(x⁻)) for every coordinate of every parameter.
 
-    A Gamma's concentration has no weak derivative in closed form: that one parameter is given the score function.
+    A Gamma's concentration and a negative binomial's number of stopping events have no weak derivative in closed form:
+    these parameters are given the score function. ∂/∂p of a Binomial(n, p) is n [f(b + 1) − f(b)], b ~ Binomial(n − 1,
+    p); of a geometric, [f(b) − f(b′)] / p, b′ a negative binomial with two stopping events, plus one.
     """
 
     name = "measure-valued"
@@ -106,11 +137,6 @@ class MeasureValued(Estimator):
             difference = (plus - minus).movedim(0, -1).reshape(*site.cost.shape[1:], *event)
             weight = derivative.constant(inner).detach() * difference
             total = total + site.over_event(weight * getattr(inner, derivative.parameter))
-        if family_name(site.fn) == "gamma":
-            total = total + site.cost[0] * self._score_of_concentration(site)
+        if scored := SCORED.get(family_name(site.fn)):
+            total = total + site.cost[0] * site.over_event(scored(inner).log_prob(site.value))
         return total
-
-    def _score_of_concentration(self, site: Site) -> Tensor:
-        inner = unwrap(site.fn)
-        gamma = torch.distributions.Gamma(inner.concentration, inner.rate.detach(), validate_args=False)
-        return site.over_event(gamma.log_prob(site.value))

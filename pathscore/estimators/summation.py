@@ -11,9 +11,19 @@ import torch
 from torch import Tensor
 
 from pathscore.estimators.base import Estimator, Site
-from pathscore.estimators.families import family_name, joint_support, support_size, unwrap
+from pathscore.estimators.families import (
+    atoms,
+    element_shape,
+    family_name,
+    joint_support,
+    sum_right,
+    support_size,
+    unwrap,
+)
 
 MAX_ROWS = 1024
+SUMMED = ("bernoulli", "onehot", "categorical", "binomial", "betabinomial", "multinomial")
+"""Families whose variables have finitely many values."""
 
 
 class Enumerate(Estimator):
@@ -25,7 +35,7 @@ class Enumerate(Estimator):
     name = "enum"
     formula = "Σ_b f(b) ∇q(b)"
     reference = "sum over the support"
-    families = ("bernoulli", "onehot", "categorical", "binomial")
+    families = SUMMED
     one_at_a_time = True
 
     def refusal(self, fn: Any, particles: int = 1) -> str | None:
@@ -56,7 +66,7 @@ class Enumerate(Estimator):
 class LocalExpectation(Estimator):
     """Σ_d Σ_m f(b_d = m, b_−d) ∇q(b_d = m): each variable summed out given the drawn values of the others.
 
-    Needs one row per bit, or per variable and class: at most 1 024.
+    Needs one row per bit, or per variable and value: at most 1 024.
 
     References:
         Local Expectation Gradients for Black Box Variational Inference. Titsias, Lázaro-Gredilla, 2015.
@@ -65,30 +75,47 @@ class LocalExpectation(Estimator):
     name = "local"
     formula = "Σ_d Σ_m f(b_d = m, b_−d) ∇q(b_d = m)"
     reference = "Titsias & Lázaro-Gredilla 2015"
-    families = ("bernoulli", "onehot")
+    families = SUMMED
     one_at_a_time = True
 
     def refusal(self, fn: Any, particles: int = 1) -> str | None:
         reason = super().refusal(fn, particles)
+        if reason is None and support_size(fn) == float("inf"):
+            return f"{self.name} needs variables with the same few values each, and this site has none: use score"
         if reason is None and self.rows(fn) > MAX_ROWS:
             return f"{self.name} needs at most {MAX_ROWS} rows, this site takes {self.rows(fn)}: use disarm"
         return reason
 
     def rows(self, fn: Any) -> int:
-        return int(fn.event_shape.numel())
+        variables = int(element_shape(fn).numel())
+        return variables if family_name(fn) == "bernoulli" else variables * len(atoms(fn))
 
     def branch(self, fn: Any, value: Tensor, noise: Any) -> Tensor:
-        one_at_a_time = torch.eye(self.rows(fn), dtype=value.dtype, device=value.device)
-        one_at_a_time = one_at_a_time.reshape(-1, *[1] * (value.ndim - len(fn.event_shape)), *fn.event_shape)
         if family_name(fn) == "bernoulli":
-            return value + one_at_a_time * (1 - 2 * value)  # flip bit d
-        touched = one_at_a_time.sum(-1, keepdim=True)  # the variable whose class is set
-        return value * (1 - touched) + one_at_a_time
+            return value + self._one(fn, value) * (1 - 2 * value)  # flip bit d
+        values = atoms(fn)
+        values = values.reshape(len(values), *[1] * (value.ndim - (values.ndim - 1)), *values.shape[1:])  # (M, …)
+        touched = self._one(fn, value).bool()[:, None]  # (D, 1, …): the variable whose value is set
+        return torch.where(touched, values, value).reshape(-1, *value.shape)
+
+    def _one(self, fn: Any, value: Tensor) -> Tensor:
+        """One variable in each of D rows: (D, 1, …, 1, *event), over the whole event of the variable."""
+        variables = element_shape(fn)
+        one = torch.eye(variables.numel(), dtype=value.dtype, device=value.device)
+        inner = fn.event_shape[len(variables) :]
+        return one.reshape(-1, *[1] * (value.ndim - len(fn.event_shape)), *variables, *[1] * len(inner))
 
     def surrogate(self, site: Site) -> Tensor:
-        costs = site.cost[1:].movedim(0, -1).reshape(*site.cost.shape[1:], *site.fn.event_shape)
-        inner = unwrap(site.fn)
+        variables, inner = element_shape(site.fn), unwrap(site.fn)
+        costs = site.cost[1:].movedim(0, -1)
         if family_name(site.fn) == "bernoulli":
             # f(1) − f(0), one of which is the drawn value's own cost
+            costs = costs.reshape(*site.cost.shape[1:], *variables)
             costs = (costs - site.per_element(site.cost[0])) * (1 - 2 * site.value)
-        return site.over_event(costs * inner.probs)
+            return site.over_event(costs * inner.probs)
+        values = atoms(site.fn)
+        costs = costs.reshape(*site.cost.shape[1:], *variables, len(values))
+        # The values in front of all batch dimensions, then last: (K, *plates, *variables, M).
+        placed = values.reshape(len(values), *[1] * len(inner.batch_shape), *values.shape[1:])
+        chances = inner.log_prob(placed).exp().movedim(0, -1)
+        return sum_right(costs * chances, len(variables) + 1)

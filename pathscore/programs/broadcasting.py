@@ -19,13 +19,16 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from pathscore.programs.traces import PlainLaws, RowPlate, plates_of, sample_sites, traces
+from pathscore.programs.traces import PlainLaws, RowPlate, latent_sites, plates_of, sample_sites, traces
 
 Pair = tuple[Trace, Trace]
 
 TOLERANCE = 1e-3
 """How far, relatively, the log-probabilities of a row may lie from those of a pass of its own: far above rounding, and
 far below what another element of a parameter makes."""
+
+TRIES = 8
+"""Most draws of the rows: a draw in which a site has one value in all rows does not show what depends on it."""
 
 REMEDY = (
     "write the program so that it broadcasts over a leading dimension, as (x * w).sum(-1) and Vindex(locs)[..., a] do"
@@ -91,11 +94,21 @@ class _Trial:
     def reason(self) -> str | None:
         met: list[str] = []
         try:
-            self.together = self._together(met)
-            return self._wrong_shape() or self._differs()
+            for _ in range(TRIES):
+                self.together = self._together(met)
+                found = self._wrong_shape() or self._differs()
+                if found or self._tells_rows_apart():
+                    return found
+            return None
         except Exception as error:  # whatever a program raises that is not written for rows
             text = " ".join(str(error).split())[:160] or type(error).__name__
             return f"after site {met[-1]!r}: {text}" if met else text
+
+    def _tells_rows_apart(self) -> bool:
+        """Whether every discrete site has different values in different rows; few draws of a coin may be all alike."""
+        values = {n: s for n, s in latent_sites(self.together[1]).items() if not s["fn"].has_rsample}
+        rowed = [s["value"] for n, s in values.items() if s["value"].numel() > self.shapes[n].numel()]
+        return all(bool((value != value[:1]).any()) for value in rowed)
 
     def _together(self, met: list[str]) -> Pair:
         def rowed(program: Callable) -> Callable:
