@@ -88,15 +88,17 @@ def test_what_ends_a_run_decides_the_exit_code(error, code, monkeypatch, capsys)
     assert ("Traceback" in capsys.readouterr().err) == (code != 130)
 
 
+HELP = """
+import sys
+from pathscore.command.cli import main
+code = main(['train', '--help'])
+sys.exit(code or 'torch' in sys.modules)
+"""
+
+
 def test_help_lists_every_flag_and_choice_within_a_second_and_without_torch():
-    code = """if True:
-        import sys
-        from pathscore.command.cli import main
-        code = main(['train', '--help'])
-        sys.exit(code or 'torch' in sys.modules)
-    """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = python("-c", code)
+    done = python("-c", HELP)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
     # Of the processor, so that a busy machine changes nothing; on an idle one it is the time that passes.
@@ -106,6 +108,10 @@ def test_help_lists_every_flag_and_choice_within_a_second_and_without_torch():
     shown = set(re.findall(r"[\w-]+", done.stdout))
     for item in ALL.values():
         assert set(item.words) <= shown, item.flag
+
+
+def test_a_help_that_imports_torch_is_noticed():
+    assert python("-c", "import torch" + HELP).returncode == 1
 
 
 def test_a_near_miss_does_not_wait_for_torch():
@@ -192,17 +198,36 @@ def mangled(word: str, rng: random.Random) -> str:
     return word[:at] + rng.choice(["", word[at] * 2, "x", " ", "é"]) + word[at + 1 :]
 
 
-def test_500_random_argument_lists_end_in_0_or_2_and_one_line(monkeypatch, capsys, tmp_path):
+@pytest.fixture
+def no_runs(monkeypatch, tmp_path):
+    """Argument lists are read and checked, and nothing is trained."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(job, "execute", lambda *args: None)
     monkeypatch.setattr(assembly, "load_dataset", functools.cache(assembly.load_dataset))
+
+
+def exit_codes(count: int, capsys) -> list[int]:
+    """The exit code of each of `count` random argument lists; fails on any other end than 0, or 2 with one line."""
     rng = random.Random(20240)
     codes = []
-    for _ in range(500):
+    for _ in range(count):
         words = random_words(rng)
         codes.append(cli.main(["train", *words]))
         err = capsys.readouterr().err
         assert codes[-1] in (0, 2), (words, err)
         assert err.count("\n") == (codes[-1] == 2) or "--debug" in words, (words, err)
+    return codes
+
+
+@pytest.mark.usefixtures("no_runs")
+def test_500_random_argument_lists_end_in_0_or_2_and_one_line(capsys):
+    codes = exit_codes(500, capsys)
     # Neither outcome is so rare that the test would say nothing about it.
     assert min(codes.count(0), codes.count(2)) >= 50
+
+
+@pytest.mark.usefixtures("no_runs")
+def test_a_crash_behind_a_random_argument_list_is_noticed(monkeypatch, capsys):
+    monkeypatch.setattr(assembly, "load_dataset", lambda *args, **options: {}["planted"])
+    with pytest.raises(AssertionError):
+        exit_codes(50, capsys)

@@ -92,6 +92,16 @@ def test_each_cell_trains_three_steps_or_is_refused_as_the_matrix_says(elbo, lat
         assert json.loads((out / "summary.json").read_text())["steps"] == 3
 
 
+@pytest.mark.parametrize(("latent", "claim"), [("normal", None), ("bernoulli", "planted")])
+def test_a_cell_of_the_matrix_that_says_the_wrong_thing_is_caught(latent, claim, tmp_path, capsys, monkeypatch):
+    wrong = matrix.objectives()
+    monkeypatch.setattr(matrix, "objectives", lambda: {**wrong, "enum": {**wrong["enum"], latent: claim}})
+    with pytest.raises(AssertionError):
+        test_each_cell_trains_three_steps_or_is_refused_as_the_matrix_says(
+            "enum", latent, "bernoulli", tmp_path, capsys
+        )
+
+
 @pytest.mark.parametrize("latent", models.LATENTS)
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_each_estimator_trains_three_steps_or_is_refused_as_the_matrix_says(estimator, latent, tmp_path, capsys):

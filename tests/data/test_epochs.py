@@ -31,6 +31,16 @@ def test_a_row_depends_on_its_index_alone(digits, mode, rows, monkeypatch):
     assert torch.equal(binarize(digits.x, mode, 3, 4), whole)
 
 
+def test_draws_that_depend_on_the_number_of_rows_are_noticed(digits):
+    """The planted fault: one stream for all rows, a column at a time."""
+
+    def columns_first(x):
+        uniform = torch.rand(x.T.shape, generator=torch.Generator().manual_seed(3))
+        return (x > uniform.T).float()
+
+    assert not torch.equal(columns_first(digits.x[:7]), columns_first(digits.x)[:7])
+
+
 @pytest.mark.parametrize("mode", BINARIZE)
 def test_binarised_values_are_zeros_and_ones_and_those_stay_put(digits, mode):
     b = binarize(digits.x, mode)

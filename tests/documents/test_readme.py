@@ -48,6 +48,11 @@ def test_every_run_and_verb_of_the_readme_parses():
     assert verbs and set(verbs) <= set(VERBS)
 
 
+def test_a_flag_that_is_gone_is_caught():
+    with pytest.raises(UsageError, match="--elbos"):
+        parse(["--elbos", "trace"], "run.py")
+
+
 def test_the_two_commands_do_all_set_up():
     main, tests = [block.strip() for block in blocks("bash")[:2]]
     set_up = "python3 -m venv .venv && .venv/bin/pip install -e "

@@ -107,6 +107,20 @@ def test_estimators_without_rows_of_their_own_leave_the_loss(pair, name):
     assert loss == pytest.approx(expected, abs=1e-6)
 
 
+class DrawsTwice(Score):
+    """Planted: a draw that nothing uses moves the random stream."""
+
+    def sample(self, fn):
+        fn.sample()
+        return super().sample(fn)
+
+
+def test_an_estimator_that_draws_more_than_pyro_is_noticed(pair):
+    expected, _ = gradients(SiteELBO(num_particles=2), *pair)
+    loss, _ = gradients(SiteELBO({"z*": DrawsTwice()}, num_particles=2), *pair)
+    assert loss != pytest.approx(expected, abs=1e-6)
+
+
 @pytest.mark.parametrize("name", ["disarm", "arm", "enum", "rebar", "muprop", "local", "gumbel"])
 def test_rows_leave_the_mean_of_the_reported_bound(name):
     """N = 40 000 draws of the loss per data point against the exact ELBO; |z| ≤ 4 (false alarms 6e-5)."""
@@ -216,9 +230,9 @@ def test_training_the_control_variate_lowers_the_variance(name):
     assert variance() < 0.7 * start
 
 
-@pytest.mark.parametrize("estimator", ["stl", "rloo", "disarm"])
+@pytest.mark.parametrize("estimator", ["stl", "rloo", "disarm", "score"])
 def test_no_variance_where_the_guide_is_the_posterior(estimator):
-    """At q = p(z | x) the cost is constant, so these three return the gradient 0 exactly."""
+    """At q = p(z | x) the cost is constant: the gradient is 0 exactly. Planted: the score, which is not."""
     continuous = estimator == "stl"
     n = 50
 
@@ -242,7 +256,7 @@ def test_no_variance_where_the_guide_is_the_posterior(estimator):
             pyro.sample("z", q)
 
     SiteELBO(estimator, num_particles=2).loss_and_grads(model, guide)
-    assert parameter.grad.abs().max() < 1e-12
+    assert (parameter.grad.abs().max() < 1e-12) == (estimator != "score")
 
 
 def lossy(how):

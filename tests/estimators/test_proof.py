@@ -86,6 +86,14 @@ def test_representative(name):
     check(name, FIRST[name], "two", "plate")
 
 
+@pytest.mark.parametrize("name", ["gumbel", "rloo"])
+def test_a_wrong_label_is_caught(name, monkeypatch):
+    """Planted: a biased estimator that calls itself unbiased, and an unbiased one that calls itself biased."""
+    monkeypatch.setattr(ESTIMATORS[name], "unbiased", not ESTIMATORS[name].unbiased)
+    with pytest.raises(AssertionError):
+        check(name, FIRST[name], "two", "plate")
+
+
 @pytest.mark.proof
 @pytest.mark.parametrize(("name", "family", "shape", "credit"), CASES)
 def test_all(name, family, shape, credit):

@@ -1,13 +1,16 @@
 """The distribution: what it installs, what importing it costs and changes; and nothing says where it comes from."""
 
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import pyro
 import pytest
+import torch
 
 import pathscore
 
@@ -80,6 +83,24 @@ assert not {{"models", "guides"}} & set(sys.modules), "the engine imports models
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_setting_that_an_import_changes_is_noticed():
+    """What `conftest.fresh_start` compares around every test sees each of these."""
+    import conftest
+
+    before, folder = conftest._globals(), os.getcwd()
+    changes = [
+        (lambda: torch.set_default_dtype(torch.float64), lambda: torch.set_default_dtype(torch.float32)),
+        (lambda: pyro.enable_validation(False), lambda: pyro.enable_validation(True)),
+        (lambda: torch.set_num_threads(2), lambda: torch.set_num_threads(before["threads"])),
+        (lambda: os.chdir("/"), lambda: os.chdir(folder)),
+    ]
+    for change, back in changes:
+        change()
+        assert conftest._globals() != before
+        back()
+    assert conftest._globals() == before
 
 
 def test_no_file_names_where_packages_are_downloaded_from():

@@ -108,6 +108,11 @@ def test_blank_images_and_extreme_outputs_stay_finite_in_float32(likelihood, pix
         assert model.likelihood(torch.full((B, X), raw)).log_prob(x).isfinite().all()
 
 
+def test_a_formula_by_probabilities_is_not_finite_there():
+    """The planted fault: log σ(φ) by way of σ(φ)."""
+    assert not (1 - torch.tensor(1e4).sigmoid()).log().isfinite()
+
+
 @every_program
 def test_predictive_draws_from_the_prior(config):
     model = VAE(X, **config)

@@ -94,6 +94,8 @@ class TestFile:
         with pytest.raises(RunDirError, match="holds more than tensors and plain values"):
             checkpoint.load(tmp_path)
         assert not (tmp_path / "owned").exists()
+        torch.load(tmp_path / "checkpoint.pt", weights_only=False)  # planted: a loader that trusts the file
+        assert (tmp_path / "owned").exists()
 
     def test_a_later_format_is_refused(self, tmp_path):
         checkpoint.save(tmp_path, {"format": checkpoint.FORMAT + 1})
