@@ -44,13 +44,20 @@ def section(run: Run) -> Section:
         (label, _value(run.summary, key, unit)) for key, label, unit in RESULTS if run.summary.get(key) is not None
     ]
     results += [(name, f"{value:.4g}") for name, value in (run.summary.get("measures") or {}).items()]
+    results += [(name, f"{value:.2f} nats") for name, value in (run.summary.get("floor") or {}).items()]
     tables = [Table(("choice", "value"), [*chosen, ("steps done", str(run.step))], "All choices", folded=True)]
     if results:
         tables.insert(
             0, Table(("result", "value"), results, "From summary.json; ± is one standard error over held-out data.")
         )
-    intro = "" if results else "The run has no summary.json: training or its evaluation did not finish."
-    return Section("run", "What was run", intro, tables=tables, pictures=_pictures(run), notes=run.notes)
+    return Section("run", "What was run", _success(run), tables=tables, pictures=_pictures(run), notes=run.notes)
+
+
+def _success(run: Run) -> str:
+    """Why the run is no success, or nothing."""
+    if not run.summary:
+        return "The run has no summary.json: training or its evaluation did not finish."
+    return "".join(f"This run is no success: {doubt}. " for doubt in run.summary.get("doubts") or [])
 
 
 def _pictures(run: Run) -> list[Picture]:

@@ -193,5 +193,6 @@ def test_report_at_the_end_of_training(tmp_path, capsys, monkeypatch):
     quick = partial(command.DiagnoseRequest, only="importance", points=20, draws=20)
     monkeypatch.setattr(command, "DiagnoseRequest", quick)
     train(tmp_path / "r", "--report", "--steps", "5")
-    assert (tmp_path / "r" / "report.html").exists()
+    page = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
+    assert "This run is no success" in page and "independent values" in page  # after five steps
     assert capsys.readouterr().out.strip().endswith(str(tmp_path / "r" / "report.html"))
