@@ -16,6 +16,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
+from models.checks import require_rows, size_of, sizes
 from models.latents import latent_layers
 from models.trunks import Trunk, make_trunk
 from pathscore.errors import UsageError
@@ -48,6 +49,11 @@ class LayeredGuide(nn.Module):
         x_mean: Tensor | None = None,
     ):
         super().__init__()
+        layers, hidden, self.data_size = (
+            sizes("layers", layers),
+            sizes("hidden", hidden),
+            size_of("data_size", data_size),
+        )
         self.latents = latent_layers(latent, layers, classes)
         self.latent_sites = tuple(f"z{level}" for level in range(1, len(layers) + 1))
         self.networks = nn.ModuleList(self.make_networks(make_trunk(trunk, data_size, shape, hidden, activation)))
@@ -66,6 +72,7 @@ class LayeredGuide(nn.Module):
         """The program. x is required; `size` is accepted because the model takes it."""
         if x is None:
             raise UsageError("a guide needs data: call guide(x); for samples from the prior call the model")
+        require_rows(x, self.data_size, self.x_mean)
         pyro.module("guide", self)
         self.sample(x)
 

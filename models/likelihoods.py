@@ -35,6 +35,11 @@ class Likelihood(nn.Module):
         """The raw numbers whose mean is `mean`, the inverse of `mean()`."""
         raise NotImplementedError
 
+    @classmethod
+    def independent(cls, x: Tensor) -> dist.TorchDistribution:
+        """The distribution of rows with independent values, fitted to x (N, X); event shape (X,)."""
+        raise NotImplementedError
+
 
 class Bernoulli(Likelihood):
     """Binary pixels, p(x | z1) = Π Bernoulli(x; σ(raw)): no parameters of its own."""
@@ -50,6 +55,11 @@ class Bernoulli(Likelihood):
     def raw(self, mean: Tensor) -> Tensor:
         """Log-odds of `mean` clipped to .001–.999, so that a pixel that is always 0 does not start at −∞."""
         return mean.clamp(0.001, 0.999).logit()
+
+    @classmethod
+    def independent(cls, x: Tensor) -> dist.TorchDistribution:
+        """Half a count of each value is added, so that no pixel is certain."""
+        return dist.Bernoulli((x.sum(0) + 0.5) / (len(x) + 1)).to_event(1)
 
 
 class Normal(Likelihood):
@@ -76,6 +86,11 @@ class Normal(Likelihood):
 
     def raw(self, mean: Tensor) -> Tensor:
         return mean
+
+    @classmethod
+    def independent(cls, x: Tensor) -> dist.TorchDistribution:
+        """One σ for all values, as in the likelihood itself."""
+        return dist.Normal(x.mean(0), (x - x.mean(0)).square().mean().sqrt()).to_event(1)
 
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {"bernoulli": Bernoulli, "normal": Normal}

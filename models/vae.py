@@ -24,6 +24,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from models.checks import require_rows, size_of, sizes
 from models.latents import latent_layers
 from models.likelihoods import LIKELIHOODS
 from models.trunks import make_trunk
@@ -62,6 +63,11 @@ class VAE(nn.Module):
         super().__init__()
         if likelihood not in LIKELIHOODS:
             raise unknown("likelihood", likelihood, LIKELIHOODS)
+        layers, hidden, self.data_size = (
+            sizes("layers", layers),
+            sizes("hidden", hidden),
+            size_of("data_size", data_size),
+        )
         self.latents = latent_layers(latent, layers, classes)
         self.latent_sites = tuple(f"z{level}" for level in range(1, len(layers) + 1))
         self.likelihood = LIKELIHOODS[likelihood]()
@@ -82,6 +88,8 @@ class VAE(nn.Module):
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         """The program, on x (B, X), or on `size` draws where x is None. Returns x (…, B, X)."""
         pyro.module("model", self)
+        if x is not None:
+            require_rows(x, self.data_size, self.prior)
         rows = (size or 1) if x is None else x.shape[-2]
         with pyro.plate("data", rows, dim=-1, device=str(self.prior.device)):
             raw = self.prior

@@ -121,6 +121,14 @@ def reference(model: Any, guide: Any, args: tuple, options: Options) -> dict[str
     return {"log_likelihood": exact_log_likelihood(model, guide, args).mean().item()}
 
 
+def floor(training: tuple, held_out: tuple, options: Options) -> dict[str, float]:
+    """Independent values: the likelihood with the mean of each value, and no latent variable."""
+    from models.likelihoods import LIKELIHOODS
+
+    fitted = LIKELIHOODS[options.likelihood].independent(training[0])
+    return {"independent values": fitted.log_prob(held_out[0]).mean().item()}
+
+
 def pictures(model: Any, guide: Any, args: tuple, data: Any, options: Options) -> dict[str, Any]:
     """Reconstructions beside originals, and samples from the prior."""
     from pathscore.runs.pictures import of_rows
@@ -163,6 +171,7 @@ PROGRAM = Program(
     title=title,
     kept=kept,
     reference=reference,
+    floor=floor,
     pictures=pictures,
     columns=columns,
     by="latent",

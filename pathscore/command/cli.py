@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pathscore.errors import PathscoreError, UsageError, unknown
+from pathscore.machine.terminal import plain_where_needed
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,12 @@ VERBS: dict[str, Verb] = {
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the verb at the beginning of `words` (the process's arguments if None), and return the exit code."""
-    words = list(sys.argv[1:] if words is None else words)
+    with plain_where_needed():
+        return run(list(sys.argv[1:] if words is None else words))
+
+
+def run(words: list[str]) -> int:
+    """Run a verb; every error is one line and an exit code."""
     try:
         code = dispatch(words)
         sys.stdout.flush()

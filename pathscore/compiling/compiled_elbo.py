@@ -66,6 +66,9 @@ class CompiledELBO(ELBO):
     Ansel et al., 2024 (TorchInductor).
     """
 
+    def __repr__(self) -> str:
+        return f"CompiledELBO({self.elbo!r}, {len(self.built)} graphs)"
+
     def __init__(self, elbo: ELBO, *, graphs: int = 1, structures: int = 4, builder: Callable = build) -> None:
         super().__init__(num_particles=elbo.num_particles, max_plate_nesting=elbo.max_plate_nesting)
         self.elbo: Any = elbo

@@ -57,7 +57,7 @@ def compile_graph(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any
     device = device_of(inputs).type
     options = OPTIONS | (CPU_OPTIONS if device == "cpu" else {})
     with no_grad(), quiet(*CHATTY), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)  # `--matmul-precision` decides
+        warnings.simplefilter("ignore")  # torch's own affairs: deprecated calls of its, and what it would do on a GPU
         return _inductor.compile(graph, inputs, options=options)  # type: ignore  # private to torch, without types
 
 

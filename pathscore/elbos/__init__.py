@@ -14,8 +14,9 @@ from pathscore.elbos.kl_weight import KLWeight, kl_weighted
 from pathscore.elbos.stock import STOCK
 from pathscore.elbos.weighted import WEIGHTED
 from pathscore.errors import UsageError, unknown
+from pathscore.estimators.calls import read_call
 
-__all__ = ["ELBOS", "MAX_STATES", "KLWeight", "Objective", "kl_weighted", "legal", "make_elbo", "refusal"]
+__all__ = ["ELBOS", "MAX_STATES", "KLWeight", "Objective", "as_elbo", "kl_weighted", "legal", "make_elbo", "refusal"]
 
 ELBOS: dict[str, Objective] = {entry.name: entry for entry in (*STOCK, *WEIGHTED)}
 
@@ -45,6 +46,8 @@ def make_elbo(
     Raises: UsageError for an unknown name or option, too few particles, or estimators where none can be named.
     """
     entry = objective(name)
+    if not isinstance(num_particles, int) or isinstance(num_particles, bool):
+        raise UsageError(f"--particles must be a whole number, got {num_particles!r}")
     if num_particles < entry.min_particles:
         raise UsageError(f"--elbo {name}: {entry.too_few(num_particles)}")
     for option in options:
@@ -58,6 +61,19 @@ def make_elbo(
     elbo: Any = entry.make(num_particles=num_particles, max_plate_nesting=max_plate_nesting, **options)
     elbo.one_pass = vectorize_particles
     return elbo
+
+
+def as_elbo(loss: Any) -> Any:
+    """The objective of a word, "trace" or "iwae(num_particles=5)"; anything that can be called is returned as it is.
+
+    Raises: UsageError for an unknown name or option, or anything else.
+    """
+    if isinstance(loss, str):
+        name, options = read_call(loss, "loss")
+        return make_elbo(name, **options)
+    if not callable(loss):
+        raise UsageError(f"loss is a {type(loss).__name__}: give an objective, or its name as in 'trace'")
+    return loss
 
 
 def refusal(elbo: str, layers: Iterable[Any], **choices: Any) -> str | None:

@@ -51,8 +51,14 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 @cache
 def explained(cls: type[ELBO]) -> type[ELBO]:
-    """A class of Pyro's own objective, untouched but for a method `explain`."""
-    return type(cls.__name__, (cls,), {"explain": explain_stock, "__module__": cls.__module__, "__doc__": cls.__doc__})
+    """A class of Pyro's own objective, untouched but for `explain` and its `repr`."""
+    own = {"explain": explain_stock, "__repr__": repr_stock, "__module__": cls.__module__, "__doc__": cls.__doc__}
+    return type(cls.__name__, (cls,), own)
+
+
+def repr_stock(self: ELBO) -> str:
+    """Class and K."""
+    return f"{type(self).__name__}(Pyro's own gradient, K = {self.num_particles})"
 
 
 def explain_stock(self: ELBO, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> str:

@@ -96,6 +96,11 @@ class SiteELBO(ELBO):
         self.estimators = nn.ModuleDict()
         self._plans = Plans()
 
+    def __repr__(self) -> str:
+        """Class, estimators by pattern, and K."""
+        names = ", ".join(f"{pattern}={estimator.name}" for pattern, estimator in self.spec.items())
+        return f"{type(self).__name__}({names or 'default'}, K = {self.num_particles})"
+
     # Pyro declares *args and **kwargs; here the two arguments are named.
     def __call__(self, model: nn.Module, guide: nn.Module) -> ELBOModule:  # type: ignore[override]
         """The bound as a module: its parameters are those of model, guide and estimators."""

@@ -7,7 +7,6 @@ legality matrix, the docs and the proofs are generated from it.
 
 from __future__ import annotations
 
-import ast
 import re
 
 from pathscore.errors import UsageError, unknown
@@ -15,6 +14,7 @@ from pathscore.estimators.antithetic import ARM, DiSARM
 from pathscore.estimators.auto import Auto, choose
 from pathscore.estimators.base import Estimator, Site
 from pathscore.estimators.baselines import Baseline, LeaveOneOut, MovingAverage, NeuralBaseline
+from pathscore.estimators.calls import call, read_call
 from pathscore.estimators.control_variates import REBAR, RELAX, MuProp
 from pathscore.estimators.measure_valued import MeasureValued
 from pathscore.estimators.pathwise import Pathwise, StickingTheLanding
@@ -56,15 +56,14 @@ def make_estimator(spec: str | Estimator | type[Estimator]) -> Estimator:
     """
     if isinstance(spec, Estimator):
         return spec
-    if isinstance(spec, type):
+    if isinstance(spec, type) and issubclass(spec, Estimator):
         return spec()
-    name, options = _split_call(spec.strip())
+    if not isinstance(spec, str):
+        raise UsageError(f"--estimator: {spec!r} is no estimator: give its name, as in 'disarm' or 'z1=disarm,z2=rloo'")
+    name, options = read_call(spec, "--estimator")
     if name not in ESTIMATORS:
         raise unknown("estimator", name, ESTIMATORS)
-    try:
-        return ESTIMATORS[name](**options)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"--estimator: {name} does not take these options: {error}") from None
+    return call(ESTIMATORS[name], name, options, "--estimator")
 
 
 def parse(text: str) -> dict[str, Estimator]:
@@ -84,18 +83,6 @@ def parse(text: str) -> dict[str, Estimator]:
             raise UsageError(f"--estimator: two estimators for {whose} in '{text}': name one, or SITE=NAME,SITE=NAME")
         parsed[pattern] = make_estimator(match[2])
     return parsed
-
-
-def _split_call(text: str) -> tuple[str, dict[str, object]]:
-    if "(" not in text:
-        return text, {}
-    try:
-        call = ast.parse("options" + text[text.index("(") :], mode="eval").body
-        assert isinstance(call, ast.Call) and not call.args
-        options = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError, AssertionError):
-        raise UsageError(f"--estimator: cannot read '{text}': write NAME(option=value)") from None
-    return text[: text.index("(")], options
 
 
 __all__ = [

@@ -65,6 +65,9 @@ def measure(
 
     Raises: UsageError for an estimator that cannot serve the program, or fewer than two replicates.
     """
+    for name, value in (("replicates", replicates), ("particles", particles), ("warmup", warmup)):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise UsageError(f"{name} must be a whole number, got {value!r}")
     if replicates < 2:
         raise UsageError(f"--replicates must be at least 2, got {replicates}")
     store = pyro.get_param_store()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import torch
 
@@ -36,8 +36,8 @@ def picture(comparison: Comparison) -> Figure:
     return figure
 
 
-def save(comparison: Comparison, path: str | Path) -> None:
-    """Write the picture; the format follows the suffix."""
+def save(comparison: Comparison, path: str | Path | IO[bytes]) -> None:
+    """Write the picture; the format follows the suffix, PNG for an open file."""
     picture(comparison).savefig(path, dpi=110)
 
 
@@ -75,7 +75,8 @@ def histograms(axes: Axes, comparison: Comparison) -> None:
     target = comparison.reference.gradient[at].item()
     ends = torch.tensor([0.005, 0.995], dtype=torch.float64)
     widths = sorted(torch.quantile(row.draws.double(), ends).diff().item() for row in rows)
-    half = max(1e-12, 0.75 * widths[len(widths) // 2])  # the median estimator fills the panel
+    least = max(1e-12, 1e-6 * abs(target))  # beside a target that is far away a panel needs a width
+    half = max(least, 0.75 * widths[len(widths) // 2])  # the median estimator fills the panel
     low, high = target - half, target + half
     centres = low + (torch.arange(BINS) + 0.5) * (high - low) / BINS
     for level, row in enumerate(rows):

@@ -27,6 +27,7 @@ from pathscore.elbos.plan import dry_run, latent_sites
 from pathscore.errors import UsageError
 from pathscore.gradients.leaves import Key, Leaves
 from pathscore.programs.broadcasting import obstacle
+from pathscore.svi.complaints import plainly
 
 PLATE = "_pathscore_replicates"
 BUDGET = 1_500_000
@@ -46,7 +47,8 @@ class Pair:
 
     def __init__(self, model: Callable, guide: Callable, args: tuple, kwargs: dict | None = None) -> None:
         self.args, self.kwargs = args, kwargs or {}
-        model_trace, guide_trace, self.depth = dry_run(model, guide, args, self.kwargs, float("inf"))
+        with plainly(*args):
+            model_trace, guide_trace, self.depth = dry_run(model, guide, args, self.kwargs, float("inf"))
         self.latents, self.priors = latent_sites(guide_trace), latent_sites(model_trace)
         if not self.latents:
             raise UsageError("the guide draws no latent site: there is no sampling step to measure")

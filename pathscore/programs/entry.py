@@ -52,6 +52,8 @@ class Program:
     measures: (model, guide, args, options) -> figures on the held-out data in addition to the bounds. args: the
         arguments of a call.
     reference: (model, guide, args, options) -> exact figures by name, for example {"log_likelihood": mean in nats}.
+    floor: (training args, held-out args, options) -> by name, the mean log-likelihood in nats of the held-out data
+        under a model without latent variables: a run below it has learned nothing.
     pictures: (model, guide, args, data, options) -> matplotlib figures of the held-out data by name.
     columns: () -> columns of the legality tables: name -> (options by name, a distribution of such a latent site).
     by: the option whose values are the columns.
@@ -71,6 +73,7 @@ class Program:
     kept: Callable[[Any, int], int] = lambda options, width: 2 * width
     measures: Callable[[Any, Any, tuple, Any], Mapping[str, float]] = nothing
     reference: Callable[[Any, Any, tuple, Any], Mapping[str, float]] = nothing
+    floor: Callable[[tuple, tuple, Any], Mapping[str, float]] = nothing
     pictures: Callable[[Any, Any, tuple, Any, Any], Mapping[str, Any]] = nothing
     columns: Callable[[], Mapping[str, tuple[Mapping[str, Any], Any]]] = nothing
     by: str = ""

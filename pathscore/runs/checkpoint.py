@@ -23,7 +23,6 @@ from pathscore.errors import RunDirError
 CHECKPOINT = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
 LOCK = "lock"
-TEMPORARY = "checkpoint.*.tmp"
 MARK = b"\npathscore sha256 "
 TAIL = len(MARK) + 64
 FORMAT = 1
@@ -114,15 +113,6 @@ def require_same_config(loaded: Loaded, config: dict[str, Any]) -> None:
 def exists(directory: Path) -> bool:
     """Whether there is a checkpoint, good or damaged."""
     return (directory / CHECKPOINT).exists() or (directory / PREVIOUS).exists()
-
-
-def sweep(directory: Path) -> list[Path]:
-    """Remove and return temporary files that a killed process left. Call it with the directory locked."""
-    stale = sorted(directory.glob(TEMPORARY))
-    for path in stale:
-        with suppress(OSError):
-            path.unlink()
-    return stale
 
 
 @contextmanager

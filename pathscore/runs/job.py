@@ -23,11 +23,13 @@ from pathscore.programs.lookup import place_name, place_of
 from pathscore.runs import checkpoint, rundir
 from pathscore.runs.assembly import Assembly, assemble
 from pathscore.runs.measuring import finish
+from pathscore.runs.metrics import read_metrics
 from pathscore.runs.pictures import save_pictures
 from pathscore.runs.records import Fitted, Training
 from pathscore.runs.summary import closing, finite, heading, summarise
 from pathscore.runs.tracking import Tracker
 from pathscore.runs.training import fit
+from pathscore.runs.verdict import doubts
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def execute(job: Assembly, call: Call) -> Done:
     torch.set_num_threads(config.threads or 1)
     directory = Path(call.resume) if call.resume is not None else rundir.create(call.out, name_of(job))
     with checkpoint.lock(directory):
-        checkpoint.sweep(directory)
+        rundir.sweep(directory)
         rundir.write_config(directory, config)
         call.say(heading(job, directory))
         if job.explanation:
@@ -119,10 +121,15 @@ def execute(job: Assembly, call: Call) -> Done:
         with job.svi.scope():
             args = job.held_out
             summary = summarise(job, fitted, args)
-            save_pictures(directory, job, args)
-        call.say(finish(job, job.examined, directory))
-        rundir.write_text(directory / rundir.SUMMARY, json.dumps(finite(summary), indent=2) + "\n")
-    print(closing(job, summary, directory))
+            summary["doubts"] = doubts(job, summary, read_metrics(directory / rundir.METRICS))
+            rundir.write_text(directory / rundir.SUMMARY, json.dumps(finite(summary), indent=2) + "\n")
+            try:
+                save_pictures(directory, job, args)
+                call.say(finish(job, job.examined, directory))
+            finally:  # the result is known, whatever becomes of the pictures
+                print(closing(job, summary, directory), flush=True)
+    for doubt in summary["doubts"]:
+        one_line(f"this run is no success: {doubt}")
     return Done(directory, summary)
 
 

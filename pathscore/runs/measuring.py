@@ -6,12 +6,13 @@ form at the end of every training run: it writes gradients.json and gradients.pn
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from pathscore.data import Arguments
 from pathscore.elbos import ELBOS
-from pathscore.errors import RunDirError, UsageError
+from pathscore.errors import UsageError
 from pathscore.evaluation.validation import evaluating
 from pathscore.gradients.lab import Specs
 from pathscore.gradients.measure import measure
@@ -85,10 +86,9 @@ def finish(job: Any, args: Arguments, directory: Path) -> str:
     except UsageError as error:
         return f"no table of gradients: {error}"
     rundir.write_text(directory / JSON, comparison.to_json())
-    try:
-        save(comparison, directory / PICTURE)
-    except OSError as error:
-        raise RunDirError(f"cannot write {directory / PICTURE}: {error.strerror or error}") from None
+    image = BytesIO()
+    save(comparison, image)
+    rundir.write_bytes(directory / PICTURE, image.getvalue())
     return (
         f"how the gradient got through the sampling step ({comparison.replicates:,} draws each, --elbo "
         f"{comparison.elbo})\n{grid(comparison.rows)}\n"

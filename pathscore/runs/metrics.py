@@ -6,11 +6,11 @@ A resumed run also drops the lines after its checkpoint, and writes them again.
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 from pathscore.errors import RunDirError
+from pathscore.runs.rundir import write_text
 
 
 class Metrics:
@@ -26,9 +26,7 @@ class Metrics:
             return
         try:
             kept = read_metrics(path)[:lines] if lines else []
-            temporary = path.with_name(f"{path.name}.tmp")
-            temporary.write_text("".join(_line(values) for values in kept), encoding="utf-8")
-            os.replace(temporary, path)
+            write_text(path, "".join(_line(values) for values in kept))
             self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by `close`)
         except OSError as error:
             raise self._refused(error) from None

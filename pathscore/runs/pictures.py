@@ -6,7 +6,6 @@ Each picture is a function from data to a matplotlib Figure (no pyplot, no globa
 """
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,11 @@ from pyro import poutine
 from pathscore.diagnostics.curves import clip_start, series, with_seconds
 from pathscore.diagnostics.palette import LIGHT, legend, panels, png
 from pathscore.diagnostics.plots import image_grid
-from pathscore.errors import RunDirError, UsageError
+from pathscore.errors import UsageError
 from pathscore.evaluation.weights import Program, isolated
 from pathscore.exact.rows import plates
 from pathscore.runs.metrics import read_metrics
+from pathscore.runs.rundir import write_bytes
 
 COLUMNS = 12
 ROWS = 6
@@ -140,10 +140,5 @@ def _curves(sets: list[torch.Tensor], names: list[str]) -> Figure:
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_bytes(png(figure, DOTS_PER_INCH))
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RunDirError(f"cannot write {path}: {error.strerror or error}") from None
+    write_bytes(path, png(figure, DOTS_PER_INCH))
     return path

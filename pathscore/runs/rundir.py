@@ -7,6 +7,7 @@ torch.
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from pathscore.config import Config
@@ -16,6 +17,7 @@ CONFIG = "config.json"
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
+TEMPORARY = ".tmp"
 
 
 def create(out: str | None, name: str) -> Path:
@@ -57,13 +59,29 @@ def write_config(path: Path, config: Config) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write one file of a run directory atomically: to a temporary name first, then in place of the old file."""
-    temporary = path.with_name(path.name + ".tmp")
+    """Write one file of a run directory atomically. Raises RunDirError when it cannot be written."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write to a temporary name first, then in place of the old file; the temporary file does not outlive a failure."""
+    temporary = path.with_name(path.name + TEMPORARY)
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(data)
         os.replace(temporary, path)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
         raise RunDirError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def sweep(path: Path) -> list[Path]:
+    """Remove and return temporary files that a killed process left. Call it with the directory locked."""
+    stale = sorted(path.glob(f"*{TEMPORARY}"))
+    for file in stale:
+        with suppress(OSError):
+            file.unlink()
+    return stale
 
 
 def read_config(path: Path) -> Config:

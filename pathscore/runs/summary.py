@@ -13,6 +13,7 @@ from pathscore.evaluation import evaluate, evaluate_whole
 from pathscore.programs.lookup import place_name
 from pathscore.runs.assembly import Assembly
 from pathscore.runs.records import Fitted
+from pathscore.runs.verdict import floor
 
 RESULTS: dict[str, Callable[[dict[str, Any]], str | None]] = {
     "test ELBO": lambda s: nats(s, "test_elbo", "test_elbo_se"),
@@ -54,6 +55,7 @@ def summarise(job: Assembly, fitted: Fitted, args: Arguments) -> dict[str, Any]:
         "steps_per_second": fitted.steps_per_second,
         "train_elbo": fitted.train_elbo,
         **bounds(job, args),
+        "floor": floor(job, args),
         "measures": dict(program.measures(job.model, job.guide, args, config.options)),
         "exact": dict(program.reference(job.model, job.guide, args, config.options)),
     }
@@ -109,6 +111,7 @@ def closing(job: Assembly, summary: dict[str, Any], directory: Path) -> str:
     """The printed table of results and paths."""
     rows = {
         **{label.format_map(summary): text for label, show in RESULTS.items() if (text := show(summary))},
+        **{name: f"{value:.2f} nats" for name, value in summary["floor"].items()},
         **{name: f"{value:.4g}" for name, value in summary["measures"].items()},
         **{f"exact {name.replace('_', ' ')}": f"{value:.2f} nats" for name, value in summary["exact"].items()},
         "training": f"{summary['steps']} steps in {summary['train_seconds']:.1f} s, "

@@ -76,10 +76,14 @@ def as_arguments(x: Tensor | Arguments) -> Arguments:
 
     Raises: UsageError for anything but tensors with the same first axis.
     """
-    data = (x,) if isinstance(x, Tensor) else tuple(x)
-    if not all(isinstance(part, Tensor) for part in data):
-        kinds = ", ".join(type(part).__name__ for part in data)
-        raise UsageError(f"fit takes a tensor or a tuple of tensors, got {kinds}: convert it with torch.as_tensor")
+    data = (x,) if isinstance(x, Tensor) else x
+    if not isinstance(data, tuple) or not all(isinstance(part, Tensor) for part in data):
+        parts = data if isinstance(data, tuple) else (data,)
+        kinds = ", ".join(dict.fromkeys(type(part).__name__ for part in parts))
+        raise UsageError(
+            f"fit takes a tensor or a tuple of tensors, got {kinds}: convert it, as with torch.as_tensor(x, "
+            "dtype=torch.float32); for batches of a DataLoader call svi.step(batch) yourself"
+        )
     if len({len(part) for part in data}) > 1:
         raise UsageError(f"fit takes tensors with one row for each data point, got {[len(part) for part in data]} rows")
     return data
@@ -97,6 +101,8 @@ class Loop:
         kl_weight: KLWeight,
         config: dict[str, Any],
     ):
+        if not isinstance(training, Training):
+            raise UsageError(f"training is {training!r}: give Training(epochs=10) or Training(steps=1000)")
         self.svi, self.training, self.run_dir, self.kl_weight, self.config = svi, training, run_dir, kl_weight, config
         data = as_arguments(x)
         self.batches = Batches(data, training.batch_size, training.seed, training.binarize)

@@ -1,10 +1,8 @@
 """What the first step of a run shows: `check(parameters, elbo)` refuses what would silently train wrongly.
 
-Runs on the gradients and the sample messages of that step, before the optimiser moves anything. `explain` turns Pyro's
-several-line complaint about shapes into one line that names the missing plate.
+Runs on the gradients and the sample messages of that step, before the optimiser moves anything.
 """
 
-import re
 import warnings
 from typing import Any
 
@@ -16,8 +14,6 @@ from pathscore.programs.laws import is_straight_through
 from pathscore.programs.matching import mismatch
 from pathscore.programs.recorder import plain_name
 from pathscore.svi.parameters import Parameters
-
-SHAPE_COMPLAINT = re.compile(r'at site "(.*)", invalid log_prob shape\s+Expected \[(.*)\], actual \[(.*)\]')
 
 
 def check(parameters: Parameters, elbo: Any, require_gradients: bool = True) -> None:
@@ -71,36 +67,3 @@ def _warn_of_straight_through(parameters: Parameters, elbo: Any) -> None:
                 stacklevel=2,
             )
             return
-
-
-def explain(problem: Exception) -> UsageError | None:
-    """Pyro's complaint about a batch without a plate in one line; None for any other problem."""
-    found = SHAPE_COMPLAINT.search(str(problem))
-    if found is None:
-        return None
-    site, expected, actual = found.groups()
-    return UsageError(
-        f"site {site!r} has batch shape ({actual}) where its plates declare ({expected}): "
-        f"{_remedy(_sizes(expected), _sizes(actual))}"
-    )
-
-
-def _sizes(text: str) -> list[int]:
-    return [int(size) for size in text.split(",") if size.strip()]
-
-
-def _remedy(expected: list[int], actual: list[int]) -> str:
-    """Which dimensions lack a plate, or belong to the event."""
-    for extra in range(1, len(actual) + 1):  # dimensions on the right that no plate declares
-        if expected and actual[:-extra] == expected:
-            which = f"its last {extra} dimensions" if extra > 1 else f"its last dimension, of size {actual[-1]},"
-            return f"make {which} part of one event with .to_event({extra})"
-    declared = dict(zip(range(-len(expected), 0), expected, strict=True))
-    every = dict(zip(range(-len(actual), 0), actual, strict=True))
-    stray = {dim: n for dim, n in every.items() if n not in (1, declared.get(dim, 1))}
-    if list(stray) == [-1]:
-        plate = f"pyro.plate('data', {actual[-1]})"
-        return f"run it inside `with {plate}:`, or make the dimension part of one event with .to_event(1)"
-    names = ("data", *(f"data_{i}" for i in range(1, len(stray))))
-    plates = ", ".join(f"pyro.plate('{name}', {n}, dim={d})" for name, (d, n) in zip(names, stray.items(), strict=True))
-    return f"run it inside `with {plates}:`, or make these dimensions part of one event with .to_event({-min(stray)})"

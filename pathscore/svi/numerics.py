@@ -46,5 +46,8 @@ def _site_fault(msg: Any) -> str | None:
             return f"{type(base).__name__}'s {argument} is {kind_of(given)}"
     if not finite(value):
         return f"its {'data' if msg['is_observed'] else 'value'} is {kind_of(value)}"
-    log_prob = fn.log_prob(value)
+    try:
+        log_prob = fn.log_prob(value)
+    except ValueError:  # a value outside the support: the caller says so in words of its own
+        return None
     return None if finite(log_prob) else f"{type(base).__name__}'s log-probability is {kind_of(log_prob)}"

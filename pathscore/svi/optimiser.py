@@ -4,13 +4,15 @@ The table `OPTIMIZERS` maps a name to a torch class and the fields of the descri
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from pyro.optim import PyroOptim
 
+from pathscore.elbos import ELBOS
 from pathscore.errors import UsageError, unknown
+from pathscore.estimators.calls import read_call
 from pathscore.svi.joint_optim import JointOptim
 from pathscore.svi.schedules import make_schedule
 
@@ -56,8 +58,8 @@ class OptimizerSpec:
 
     def factory(self) -> Callable[[Any], torch.optim.Optimizer]:
         """The torch optimiser of this description, as a function of its parameter groups."""
-        kind, fields = OPTIMIZERS[self.name]
-        options = {field: getattr(self, field) for field in fields}
+        kind, taken = OPTIMIZERS[self.name]
+        options = {field: getattr(self, field) for field in taken}
         # Every class in OPTIMIZERS takes `fused`, but their base class does not declare it.
         return lambda groups: kind(groups, lr=self.lr, fused=True, **options)  # type: ignore[call-arg]
 
@@ -72,15 +74,32 @@ class OptimizerSpec:
         return JointOptim(self.factory(), clip_norm=self.clip_norm, schedule=schedule, estimator_lr=self.estimator_lr)
 
 
+def named(text: str) -> OptimizerSpec:
+    """The description in a word: "adam", or with options "adam(lr=0.03, clip_norm=5)".
+
+    Raises: UsageError for an unknown name or option.
+    """
+    name, options = read_call(text, "optim")
+    if name in ELBOS:
+        raise UsageError(f"optim is {name!r}, an objective: name it as loss={name!r}")
+    if name not in OPTIMIZERS:
+        raise unknown("optimizer", name, OPTIMIZERS)
+    known = {field.name for field in fields(OptimizerSpec)} - {"name"}
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of {name}", option, sorted(known))
+    return OptimizerSpec(name=name, **options)
+
+
 def as_optim(optim: Any) -> PyroOptim:
-    """The `PyroOptim` of an `OptimizerSpec`, an optimiser's name, a torch optimiser class or factory, or itself.
+    """The `PyroOptim` of an `OptimizerSpec`, of "adam" or "adam(lr=0.03)", of a torch class or factory, or itself.
 
     Raises: UsageError for anything else, an optimiser that already holds parameters among it.
     """
     if isinstance(optim, PyroOptim):
         return optim
     if optim is None or isinstance(optim, str):
-        return OptimizerSpec(name=optim or "adam").joint()
+        return named(optim or "adam").joint()
     if isinstance(optim, OptimizerSpec):
         return optim.joint()
     if callable(optim) and not isinstance(optim, torch.optim.Optimizer):

@@ -19,14 +19,16 @@ from pyro.infer import RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO
 from torch import Tensor, nn
 
 from pathscore.compiling.compiled_elbo import CompiledELBO
+from pathscore.elbos import as_elbo
 from pathscore.elbos.site import SiteELBO
-from pathscore.errors import NumericsError, PathscoreError, UsageError
+from pathscore.errors import NumericsError, PathscoreError, UsageError, in_short
 from pathscore.machine.foreach import gradient_norm, scale_gradients
 from pathscore.machine.heap import keep_freed_memory
 from pathscore.machine.streams import beside
 from pathscore.programs.recorder import plain_name
 from pathscore.svi.compiled_step import compiled_step
-from pathscore.svi.first_step import check, check_match, explain
+from pathscore.svi.complaints import explain, of_arguments
+from pathscore.svi.first_step import check, check_match
 from pathscore.svi.joint_optim import JointOptim
 from pathscore.svi.numerics import blame, finite, kind_of
 from pathscore.svi.optimiser import as_optim
@@ -43,10 +45,11 @@ class SVI(pyro.infer.SVI):
     """Stochastic variational inference: min E_q[log q(z | x) − log p(x, z)] over the parameters of model and guide.
 
     model, guide: Pyro programs called with the arguments of `step`: functions, modules, PyroModules, autoguides.
-    optim: `OptimizerSpec`, the name of an optimiser, a torch optimiser class or factory, or a `PyroOptim`. Parameters
+    optim: `OptimizerSpec`, "adam" or "adam(lr=0.03)", a torch optimiser class or factory, or a `PyroOptim`. Parameters
         are those the programs register (`pyro.param`, `pyro.module`), whenever they first do, plus those of
         `loss.estimators` when the objective has such a module.
-    loss: a Pyro ELBO, or anything else that `pyro.infer.SVI` takes; a `CompiledELBO` to run as a compiled graph.
+    loss: a Pyro ELBO, or anything else that `pyro.infer.SVI` takes; its name, as in "trace" or "iwae(num_particles=5)";
+        a `CompiledELBO` to run as a compiled graph.
     per_datum: divide loss and gradient by `len(args[0])`, so that rates do not depend on the batch size.
     validate: when Pyro's validation runs (if it is on at all): "first" step, "always" or "never". It costs a fifth of
         a small model's step. No setting is left changed.
@@ -77,7 +80,10 @@ class SVI(pyro.infer.SVI):
         self.compiled = loss if isinstance(loss, CompiledELBO) else None
         if self.compiled is not None:
             loss = self.compiled.elbo  # what the first step runs, and every step that has no graph
-        self.elbo = pyro.infer.Trace_ELBO(max_plate_nesting=1) if loss is None else loss
+        for side, program in (("model", model), ("guide", guide)):
+            if not callable(program):
+                raise UsageError(f"{side} is a {type(program).__name__}: give a Pyro program, a function or a module")
+        self.elbo = pyro.infer.Trace_ELBO(max_plate_nesting=1) if loss is None else as_elbo(loss)
         super().__init__(model, guide, as_optim(optim), self.elbo)
         self.per_datum = per_datum
         self.validate = validate
@@ -90,6 +96,11 @@ class SVI(pyro.infer.SVI):
         self._first = True
         self._loose: list[tuple[str, Tensor]] = []  # parameters that the optimiser does not hold
         self._changes = -1  # of the recorder, when they were listed
+
+    def __repr__(self) -> str:
+        programs = ", ".join(f"{side}={name_of(part)}" for side, part in (("model", self.model), ("guide", self.guide)))
+        compiled = ", compiled" if self.compiled is not None else ""
+        return f"SVI({programs}, {shown(self.elbo)}{compiled}, {self.steps} steps taken)"
 
     def scope(self) -> AbstractContextManager[None]:
         """Run programs with this object's parameters: `with svi.scope(): guide(x)`. Nests freely."""
@@ -194,13 +205,18 @@ class SVI(pyro.infer.SVI):
         except PathscoreError:
             raise
         except NotImplementedError as problem:
-            what = " ".join(str(problem).split())
+            what = in_short(problem)
             raise UsageError(
                 f"{type(self.elbo).__name__} cannot take this program: {what}: use make_elbo('trace')"
             ) from problem
         except KeyError:
             check_match(self._own, self.elbo)  # Pyro looks the guide's site up, and says no more than its name
             raise
+        except (TypeError, AttributeError, RuntimeError) as problem:
+            better = of_arguments(problem, args, self.parameters().values()) if self._first else None
+            if better is None:
+                raise
+            raise better from problem
         except (ValueError, UserWarning) as problem:
             # Pyro's validation and warnings notice NaN too, but name neither site nor step.
             cause = blame(self.recorder)
@@ -293,3 +309,13 @@ def _numbers(loss: Any) -> Any:
     if isinstance(loss, tuple):
         return type(loss)(float(part) for part in loss)
     return float(loss)
+
+
+def name_of(program: Any) -> str:
+    """A program's name, as it appears in a `repr`."""
+    return getattr(program, "__name__", type(program).__name__)
+
+
+def shown(elbo: Any) -> str:
+    """An objective as a `repr` shows it: Pyro's own classes by their names."""
+    return type(elbo).__name__ if type(elbo).__repr__ is object.__repr__ else repr(elbo)

@@ -24,7 +24,7 @@ from training_runs import data, equal, make, weights
 from models.latents import latent_layers
 from pathscore.elbos import ELBOS, legal
 from pathscore.errors import RunDirError, UsageError
-from pathscore.runs import checkpoint
+from pathscore.runs import checkpoint, rundir
 from pathscore.runs.records import Position
 from pathscore.svi import SVI
 from pathscore.svi.optimiser import OptimizerSpec
@@ -103,7 +103,7 @@ class TestFile:
     def test_stale_temporary_files_are_swept(self, tmp_path):
         checkpoint.save(tmp_path, PAYLOAD)
         (tmp_path / "checkpoint.999.tmp").write_bytes(b"half")
-        assert [p.name for p in checkpoint.sweep(tmp_path)] == ["checkpoint.999.tmp"]
+        assert [p.name for p in rundir.sweep(tmp_path)] == ["checkpoint.999.tmp"]
         assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt"]
 
     def test_disk_full(self, tmp_path):

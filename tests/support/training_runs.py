@@ -16,7 +16,7 @@ from models import VAE
 from pathscore.elbos import KLWeight, make_elbo
 from pathscore.errors import PathscoreError
 from pathscore.machine.signals import Interrupted
-from pathscore.runs import checkpoint
+from pathscore.runs import checkpoint, rundir
 from pathscore.runs.training import Loop, Training
 from pathscore.svi import SVI
 from pathscore.svi.optimiser import OptimizerSpec
@@ -93,7 +93,7 @@ def main() -> None:
     torch.set_num_threads(1)
     try:
         with checkpoint.lock(args.directory):
-            checkpoint.sweep(args.directory)
+            rundir.sweep(args.directory)
             loop = make_loop(args.directory, args.latent, args.steps, args.every)
             if args.resume:
                 loop.resume()

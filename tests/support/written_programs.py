@@ -76,7 +76,9 @@ class Buffers(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(2, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.3), nn.Linear(6, 2))
+        self.net = nn.Sequential(
+            nn.Linear(2, 6, bias=False), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.3), nn.Linear(6, 2)
+        )
         self.register_buffer("calls", torch.zeros(()))
 
     def model(self, x, y):

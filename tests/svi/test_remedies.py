@@ -7,7 +7,7 @@ import torch
 
 from pathscore import SVI, evaluate, make_elbo
 from pathscore.errors import PathscoreError, UsageError, in_short
-from pathscore.svi.first_step import explain
+from pathscore.svi.complaints import explain
 
 
 def model(x):
