@@ -289,6 +289,8 @@ def compare(bench: Bench, choice: Choice) -> Finding:
     except UsageError as error:
         return Finding(seed, text, "refused", text=str(error))
     except Exception as error:
+        if "Enumeration dim conflict" in str(error):  # Pyro's own refusal
+            return Finding(seed, text, "refused", text="Enumeration dim conflict")
         return Finding(seed, text, "crashed", text=f"{type(error).__name__}: {error}"[:2000])
     wrong = ((z.abs() > FIRST) & (again.abs() > SECOND) & (z.sign() == again.sign())) | z.isnan()
     worst = (
