@@ -62,7 +62,7 @@ def cut(
     """
     with torch.random.fork_rng(), torch.no_grad():
         moved = _by_intervention(model, guide, args, kwargs, guide_trace, [name])
-        leaf = guide_trace.nodes[name]["value"].detach().clone().requires_grad_()
+        leaf = sample_sites(guide_trace)[name]["value"].detach().clone().requires_grad_()
         changed = guide_trace.copy()
         changed.nodes[name] = {**changed.nodes[name], "value": leaf}
         with torch.enable_grad():

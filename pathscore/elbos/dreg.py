@@ -113,17 +113,21 @@ class DReG(ImportanceELBO):
         for name, (_, path) in cut.items():
             change = self.order * share * (1 - share)  # of the share with its own log w
             change = change[(...,) + (None,) * len(terms.sites[name]["fn"].event_shape)]
-            of_share = _own_weight(terms.sites[name]) * (change * of_log_w[name] + of_scores[name])
+            of_share = _own_weight(terms, name) * (change * of_log_w[name] + of_scores[name])
             total = total + ((of_bound[name] - terms.scale * of_share) * path).sum()
         return total
 
 
-def _own_weight(site: Any) -> Any:
+def _own_weight(terms: WeightedTerms, name: str) -> Any:
     """What a site's −log q has for a factor in log w: a weight on the KL term, and 0 where it is masked out."""
+    site = terms.sites[name]
     scale, mask = residual_scale(site), site["mask"]
     if mask is None or mask is True:
         return scale
-    return scale * torch.as_tensor(mask)[(...,) + (None,) * len(site["fn"].event_shape)]
+    mask = torch.as_tensor(mask)
+    if mask.ndim > terms.plan.max_plate_nesting:  # a mask of the distribution has a dimension of rows
+        mask = mask[: terms.plan.particles]
+    return scale * mask[(...,) + (None,) * len(site["fn"].event_shape)]
 
 
 def _log_q(terms: WeightedTerms) -> Tensor:

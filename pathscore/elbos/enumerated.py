@@ -28,7 +28,7 @@ class EnumELBO(TraceEnum_ELBO):
 
     def _get_traces(self, model: Any, guide: Any, args: Any, kwargs: Any):
         key = (*identity(model), *identity(guide), kind_of_call(args, kwargs))
-        seen = self.__dict__.setdefault("_seen", {})
+        seen: dict[Any, Any] = vars(self).setdefault("_seen", {})  # type: ignore[attr-defined]  # it is a dict
         if is_validation_enabled() and key not in seen:
             require_terms_inside(model, guide, args, kwargs)
             seen[key] = model, guide  # kept, so that their identities stay their own

@@ -17,6 +17,7 @@ from pyro.poutine.trace_struct import Trace
 from pathscore.elbos.dependence import dependence
 from pathscore.errors import UsageError
 from pathscore.estimators.families import family_name, unwrap
+from pathscore.programs.traces import sample_sites
 
 
 class MeanFieldELBO(TraceMeanField_ELBO):
@@ -52,8 +53,8 @@ def require_plain_points(guide_trace: Trace) -> None:
     An autoguide draws a hidden Normal and gives a constrained site as a point mass, whose log-density is the Jacobian
     of the transform. Pyro's KL of a point mass does not read it.
     """
-    for name, site in guide_trace.nodes.items():
-        if site["type"] != "sample" or family_name(site["fn"]) != "delta":
+    for name, site in sample_sites(guide_trace).items():
+        if family_name(site["fn"]) != "delta":
             continue
         if bool((torch.as_tensor(unwrap(site["fn"]).log_density) != 0).any()):
             raise UsageError(

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_map_only
 
 from pathscore.elbos.plan import Plan, SitePlan
 from pathscore.errors import UsageError
-from pathscore.estimators.families import narrow
+from pathscore.estimators.families import family_name, narrow
 
 
 @dataclass
@@ -61,7 +61,8 @@ class RowSampler(Messenger):
         msg["value"], msg["done"] = draw.value, True
 
     def _draw(self, site: SitePlan, fn: Any) -> Draw:
-        if self.plan.rows == self.plan.particles:
+        # A point mass follows its parameter in every row: a copied value may differ from it in the last bit.
+        if self.plan.rows == self.plan.particles or family_name(fn) == "delta":
             return Draw(fn, *site.estimator.sample(fn))
         if len(fn.batch_shape) != self.plan.max_plate_nesting + 1 or fn.batch_shape[0] != self.plan.rows:
             shape = tuple(fn.batch_shape + fn.event_shape)

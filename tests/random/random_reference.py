@@ -132,10 +132,15 @@ def weight(site: Site, index: Index, without: tuple[Frame, ...] = ()) -> float:
     return site.scale * math.prod(f.weight for f in site.plates if f not in without)
 
 
+def mean_log_weight(joint: Joint) -> Tensor:
+    """E log w, which every bound of one particle is."""
+    return (joint.chance * joint.log_w).sum()
+
+
 class Reference:
     """The exact value of a program's objectives at parameters `p`, (loop, *plate dimensions, *event) each."""
 
-    MOST_MULTISETS = 20_000
+    MOST_MULTISETS = 2_000
 
     def __init__(self, program: Program, p: dict[str, Tensor]) -> None:
         self.program, self.p = program, p
@@ -172,14 +177,15 @@ class Reference:
 
     def bound(self, K: int, alpha: float = 0.0, whole: bool = False) -> Tensor:
         """The K-sample bound of order alpha; whole: with one weight for the whole program."""
-        return self._mean(partial(self._weighted, K=K, of=partial(bound, K=K, alpha=alpha), whole=whole))
+        of = partial(bound, K=K, alpha=alpha) if K > 1 else mean_log_weight
+        return self._mean(partial(self._weighted, K=K, of=of, whole=whole))
 
     def most_particles(self, whole: bool = False) -> int:
-        """The largest K, at most 4, whose multisets are few enough to visit; 0 where there is none."""
+        """The largest K, at most 4, whose multisets are few enough to visit; 1 always is."""
         shared = () if whole else self.shared
         only = {f: self.runs()[0][f][0] for f in shared}
         size = States(self.program, self.p, self.runs()[0], only).count
-        return max((K for K in range(1, 5) if math.comb(size + K - 1, K) <= self.MOST_MULTISETS), default=0)
+        return max((K for K in range(2, 5) if math.comb(size + K - 1, K) <= self.MOST_MULTISETS), default=1)
 
     def wake(self, K: int) -> Tensor:
         """What has the wake phases' gradient."""
