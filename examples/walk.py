@@ -48,7 +48,7 @@ FILES = (
 EXAMPLES = (*FILES, *(f"autoguides.{kind}" for kind in KINDS))
 """Names of examples: a file, or a file and what its `build` varies."""
 
-SUMMED_OUT = ("ssvae", "lda", "gmm_enumerated", "hmm")
+SUMMED_OUT = ("lda", "gmm_enumerated", "hmm")
 """Examples that are trained with their discrete sites summed out."""
 
 QUICK = Effort(

@@ -14,7 +14,7 @@ from pyro.infer.util import is_validation_enabled
 from pathscore.elbos.dependence import dependence
 from pathscore.elbos.members import tied
 from pathscore.elbos.structures import kind_of_call
-from pathscore.errors import UsageError
+from pathscore.errors import UsageError, in_short
 from pathscore.programs.traces import identity, latent_sites, traces
 
 
@@ -23,16 +23,38 @@ class EnumELBO(TraceEnum_ELBO):
 
     −ELBO = Σ_z q(z | x) [log q(z | x) − log p(x, z)], exact over discrete sites, Monte Carlo over the others.
 
-    Raises: UsageError naming a discrete site, and the term outside its plate that depends on it.
+    Raises: UsageError for programs without a discrete site, or that do not broadcast over its states; naming a
+        discrete site, and the term outside its plate that depends on it.
     """
 
     def _get_traces(self, model: Any, guide: Any, args: Any, kwargs: Any):
         key = (*identity(model), *identity(guide), kind_of_call(args, kwargs))
         seen: dict[Any, Any] = vars(self).setdefault("_seen", {})  # type: ignore[attr-defined]  # it is a dict
         if is_validation_enabled() and key not in seen:
+            require_discrete_sites(model, guide, args, kwargs)
             require_terms_inside(model, guide, args, kwargs)
             seen[key] = model, guide  # kept, so that their identities stay their own
-        return super()._get_traces(config_enumerate(model), config_enumerate(guide), args, kwargs)
+        return self._broadcast(super()._get_traces, config_enumerate(model), config_enumerate(guide), args, kwargs)
+
+    def _broadcast(self, run: Callable, *args: Any) -> Any:
+        """Run the programs for all states at once. Raises: UsageError where their shapes do not go together."""
+        try:
+            yield from run(*args)
+        except (RuntimeError, IndexError) as error:
+            raise UsageError(
+                "enum runs the programs for all states of a discrete site at once, in a dimension of their own on the "
+                f"left, and they do not broadcast over it ({in_short(error)}): write them so that they do, or sum the "
+                "site out under --elbo trace with SITE=enum"
+            ) from error
+
+
+def require_discrete_sites(model: Callable, guide: Callable, args: Any, kwargs: Any) -> None:
+    """Raise UsageError where there is nothing to sum out."""
+    with torch.random.fork_rng(), torch.no_grad():
+        found = [latent_sites(trace) for trace in traces(model, guide, args, kwargs)]
+    if not any(site["fn"].has_enumerate_support for sites in found for site in sites.values()):
+        names = ", ".join(map(repr, {**found[0], **found[1]}))
+        raise UsageError(f"enum sums discrete latent sites out, and {names or 'the program'} is none: use trace")
 
 
 def require_terms_inside(model: Callable, guide: Callable, args: Any, kwargs: Any) -> None:
