@@ -1,4 +1,4 @@
-"""Handlers in one program: `obs_mask`, auxiliary site, `factor`, `deterministic`, `scale`, `mask`, `block`, `condition`.
+"""Handlers in one program: `obs_mask`, auxiliary site, `factor`, `deterministic`, `scale`, `mask`, `condition`.
 
 After Pyro's page on effect handlers. `build(seed) -> (model, guide, args)`.
 """

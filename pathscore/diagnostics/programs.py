@@ -31,7 +31,7 @@ from pathscore.diagnostics.seeding import seeded
 from pathscore.diagnostics.summing import drawn, enumerated_trace, summed_out
 from pathscore.errors import UsageError
 from pathscore.programs.broadcasting import obstacle
-from pathscore.programs.traces import lawful
+from pathscore.programs.traces import Unconditioned, lawful
 
 DRAWS_PLATE = "_draws"
 """The plate of draws; outside every plate of the programs."""
@@ -195,7 +195,7 @@ def simulate(
         return {name: align(layout.sites[name], nodes[name]["value"], count) for name in names}
 
     with explained("simulating data from the model"):
-        return replay(poutine.uncondition(model), layout, draws, args, values or {}, collect)
+        return replay(Unconditioned()(model), layout, draws, args, values or {}, collect)
 
 
 def guide_values(guide: Callable, layout: Layout, draws: int, args: Sequence) -> Values:

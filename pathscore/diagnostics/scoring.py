@@ -22,9 +22,6 @@ def align(site: Site, value: torch.Tensor, draws: int) -> torch.Tensor:
     Raises UsageError when the number of elements fits neither S values nor one shared by all draws.
     """
     single = torch.Size(site.raw_shape).numel()
-    if site.kind == "deterministic" and value.numel() == draws**2 * single:
-        # To `pyro.deterministic` all dimensions are the event's, so the plate of draws expands the value once more.
-        value = value.reshape(draws, -1)[0]
     if value.numel() == draws * single:
         return value.reshape(draws, *site.shape)
     if value.numel() == single:

@@ -29,11 +29,11 @@ class EnumELBO(TraceEnum_ELBO):
 
     def _get_traces(self, model: Any, guide: Any, args: Any, kwargs: Any):
         key = (*identity(model), *identity(guide), kind_of_call(args, kwargs))
-        seen: dict[Any, Any] = vars(self).setdefault("_seen", {})  # type: ignore[attr-defined]  # it is a dict
+        seen = vars(self).get("_seen") or {}
         if is_validation_enabled() and key not in seen:
             require_discrete_sites(model, guide, args, kwargs)
             require_terms_inside(model, guide, args, kwargs)
-            seen[key] = model, guide  # kept, so that their identities stay their own
+            self._seen = seen | {key: (model, guide)}  # kept, so that their identities stay their own
         return self._broadcast(super()._get_traces, config_enumerate(model), config_enumerate(guide), args, kwargs)
 
     def _broadcast(self, run: Callable, *args: Any) -> Any:

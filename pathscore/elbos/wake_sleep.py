@@ -20,7 +20,7 @@ from pathscore.elbos.terms import Terms
 from pathscore.elbos.weights import WeightedTerms
 from pathscore.errors import UsageError
 from pathscore.estimators import Estimator, Site
-from pathscore.programs.traces import sample_sites
+from pathscore.programs.traces import Unconditioned, sample_sites
 
 
 class Reweighted(Estimator):
@@ -90,7 +90,7 @@ class WakeSleep(ImportanceELBO):
 def asleep_log_q(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Tensor:
     """log q(z' | x') of one sleep-phase sample (z', x') ~ p per data point, summed, with its graph to the guide."""
     with torch.no_grad():
-        asleep = poutine.trace(poutine.uncondition(model)).get_trace(*args, **kwargs)
+        asleep = poutine.trace(Unconditioned()(model)).get_trace(*args, **kwargs)
         awake = poutine.trace(poutine.replay(model, trace=asleep)).get_trace(*args, **kwargs)
     drawn = sample_sites(asleep)
     observed = {n: s["value"] for n, s in sample_sites(awake).items() if s["is_observed"]}

@@ -11,6 +11,7 @@ from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.plate_messenger import PlateMessenger
 from pyro.poutine.trace_struct import Trace
+from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from pyro.poutine.util import prune_subsample_sites
 
 from pathscore.programs.laws import discrete_law
@@ -99,6 +100,18 @@ class RowPlate(PlateMessenger):
     # Pyro declares that this returns a tensor of indices; None means that there is no subsample.
     def _subsample(name: str, size: int, *_: Any, **__: Any) -> tuple[int, int, None]:  # type: ignore[override]
         return size, size, None
+
+
+class Unconditioned(UnconditionMessenger):
+    """The program without its observations; what `pyro.deterministic` computes stays computed.
+
+    Pyro writes a computed value as an observed point mass, all of whose dimensions belong to the event. Drawn instead,
+    the plates around it would expand it once more.
+    """
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not (msg["infer"] or {}).get("_deterministic"):
+            super()._pyro_sample(msg)
 
 
 def identity(program: Callable) -> tuple[int, int]:
