@@ -210,14 +210,15 @@ def table() -> str:
     for example in EXAMPLES:
         cells = [_cell(outcome(example, part), notes) for part in PARTS]
         lines.append(f"| [{example}](../examples/{example.partition('.')[0]}.py) | " + " | ".join(cells) + " |")
-    refusals = [f"{number}. {text.removeprefix('refused: ')}" for text, number in notes.items()]
+    refusals = [f"{number}. {text.partition(': ')[2]}" for text, number in notes.items()]
     return "\n".join([*lines, "", *refusals])
 
 
 def _cell(text: str, notes: dict[str, int]) -> str:
-    if not text.startswith("refused"):
+    """What works, or a number of a note that says why not."""
+    if text.startswith("works"):
         return text
-    return f"refused ({notes.setdefault(text, len(notes) + 1)})"
+    return f"{text.partition(':')[0]} ({notes.setdefault(text, len(notes) + 1)})"
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`pyro.deterministic` outside plates: its values among the draws are the function of the draws that the program says."""
+"""`pyro.deterministic` outside plates: among the draws, its values are the function of the draws that it computes."""
 
 import pyro
 import pyro.distributions as dist

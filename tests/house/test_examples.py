@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,46 @@ def test_each_part_works_on_each_example_or_refuses_it_in_one_line_by_name(examp
     found = walk.outcome(example, part)
     assert "\n" not in found and len(found) < 400
     if found.startswith("refused"):
-        assert re.search(r"'\w+'", found) and re.search(r": (add|use|put|take|write|name|observe) ", found), found
+        assert re.search(r"'\w+'", found), found
+        assert re.search(r": (add|use|put|take|write|name|observe|measure) ", found), found
     else:
-        assert found.startswith("works")
+        assert found.startswith(("works", "runs eagerly: "))
 
 
 def test_every_file_is_an_example():
     files = {path.stem for path in (ROOT / "examples").glob("*.py")} - {"__init__", "walk"}
-    assert files == set(walk.EXAMPLES)
+    assert files == {name.partition(".")[0] for name in walk.EXAMPLES}
+
+
+def test_a_resume_that_loses_the_optimiser_is_caught(monkeypatch):
+    from pathscore.svi import SVI
+
+    kept = SVI.load_state_dict
+
+    def loses(self, state, *args):
+        kept(self, state, *args)
+        self.optim.torch_optim = type(self.optim.torch_optim)(self.optim.torch_optim.param_groups)
+
+    monkeypatch.setattr(SVI, "load_state_dict", loses)
+    walk.outcome.cache_clear()
+    with pytest.raises(AssertionError):
+        walk.outcome("coin", "save, resume")
+    walk.outcome.cache_clear()
+
+
+@pytest.mark.parametrize("fault", [KeyError("w"), UserWarning("a foreign line")])
+def test_a_crash_or_a_foreign_line_is_caught(monkeypatch, fault):
+    def part(example):
+        if isinstance(fault, Warning):
+            warnings.warn(fault, stacklevel=1)
+            return "works"
+        raise fault
+
+    monkeypatch.setitem(walk.PARTS, "planted", part)
+    walk.outcome.cache_clear()
+    with pytest.raises((KeyError, AssertionError)):
+        walk.outcome("coin", "planted")
+    walk.outcome.cache_clear()
 
 
 def test_the_table_is_current():
