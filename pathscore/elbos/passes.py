@@ -2,8 +2,8 @@
 
 What one pass does for all rows (rows.py) is done here with one run of guide and model for each row, in the same order:
 K base particles, then the counterfactual rows of each site. In a row of site s, sites drawn earlier copy the values of
-their particle, s takes its coupled value, and later sites are drawn afresh, as rows.py says. The loop is slow; the
-estimate is the same.
+their particle, s takes its coupled value, and later sites are drawn afresh or kept, as rows.py says. The loop is slow;
+the estimate is the same.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from pathscore.elbos.keeping import choose_kept, same_laws
 from pathscore.elbos.plan import Plan, SitePlan
 from pathscore.elbos.rows import Draw
 from pathscore.elbos.terms import Term, Terms, collect
@@ -31,12 +32,13 @@ from pathscore.programs.traces import PlainLaws
 class OneRow(Messenger):
     """Draws the latent sites of one row: `held` values where there are any, fresh draws elsewhere.
 
+    kept: the base draws of sites that keep them, unless their law is another one here (keeping.py).
     subsample: the indices that plates drew in the first row, and that all later rows take.
     """
 
-    def __init__(self, plan: Plan, held: dict[str, Tensor], subsample: dict[str, Any]) -> None:
+    def __init__(self, plan: Plan, held: dict[str, Tensor], kept: dict[str, Draw], subsample: dict[str, Any]) -> None:
         super().__init__()
-        self.plan, self.held, self.subsample = plan, held, subsample
+        self.plan, self.held, self.kept, self.subsample = plan, held, kept, subsample
         self.draws: dict[str, Draw] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -47,16 +49,26 @@ class OneRow(Messenger):
         if msg["is_observed"] or msg["done"] or msg["value"] is not None:
             return
         name, fn = msg["name"], msg["fn"]
-        estimator = self.plan.estimator(name)
         if name in self.held:
             self.draws[name] = Draw(fn, self.held[name].reshape(fn.batch_shape + fn.event_shape))
-        elif family_of(fn) is None:  # a transform remembers the very tensor that it has drawn
-            self.draws[name] = Draw(fn, *estimator.sample(fn))
+        elif name in self.kept:
+            self.draws[name] = Draw(fn, self._kept(fn, name))
         else:
-            padded = _with_row(fn, self.plan.max_plate_nesting)
-            value, noise = estimator.sample(padded)
-            self.draws[name] = Draw(fn, value.reshape(fn.batch_shape + fn.event_shape), noise, padded)
+            self.draws[name] = self._fresh(fn, name)
         msg["value"], msg["done"] = self.draws[name].value, True
+
+    def _kept(self, fn: Any, name: str) -> Tensor:
+        base = self.kept[name]
+        same = same_laws(fn, base.fn)
+        return base.value if same is None else choose_kept(same, base.value, self._fresh(fn, name).value, fn.event_dim)
+
+    def _fresh(self, fn: Any, name: str) -> Draw:
+        estimator = self.plan.estimator(name)
+        if family_of(fn) is None:  # a transform remembers the very tensor that it has drawn
+            return Draw(fn, *estimator.sample(fn))
+        padded = _with_row(fn, self.plan.max_plate_nesting)
+        value, noise = estimator.sample(padded)
+        return Draw(fn, value.reshape(fn.batch_shape + fn.event_shape), noise, padded)
 
     def _pyro_post_sample(self, msg: Any) -> None:
         if isinstance(msg["fn"], _Subsample):
@@ -72,9 +84,9 @@ class _Passes:
         self.draws: list[dict[str, Draw]] = []
         self.terms: list[Terms] = []
 
-    def run(self, held: dict[str, Tensor], own: str | None = None) -> None:
+    def run(self, held: dict[str, Tensor], kept: dict[str, Draw], own: str | None = None) -> None:
         """One row; `own`: the site whose counterfactual it is."""
-        sampler = OneRow(self.plan, held, self.subsample)
+        sampler = OneRow(self.plan, held, kept, self.subsample)
         with sampler:
             guide_trace = poutine.trace(PlainLaws()(self.guide)).get_trace(*self.args, **self.kwargs)
             replayed = poutine.replay(PlainLaws()(self.model), trace=guide_trace)
@@ -96,10 +108,11 @@ class _Passes:
             draw.leaf = draw.leaf.requires_grad_()
         for values in draw.leaf:  # R
             for k, value in enumerate(values):
-                base = self.draws[k]
-                earlier = {n for n in self.plan.sites if self.plan.order[n] < self.plan.order[site.name]}
-                held = earlier | self.plan.kept.get(site.name, frozenset())
-                self.run({**{n: base[n].value for n in base if n in held}, site.name: value}, site.name)
+                base, order = self.draws[k], self.plan.order
+                held = {n: draw.value for n, draw in base.items() if order[n] < order[site.name]}
+                redrawn = {*held, site.name, *self.plan.later_dependents(site.name)}
+                kept = {n: draw for n, draw in base.items() if n not in redrawn}
+                self.run({**held, site.name: value}, kept, site.name)
 
 
 def pass_by_pass(
@@ -111,7 +124,7 @@ def pass_by_pass(
     """
     passes = _Passes(plan, model, guide, args, kwargs)
     for _ in range(plan.particles):
-        passes.run({})
+        passes.run({}, {})
     draws = {name: _base(plan, name, passes.draws) for name in passes.draws[0]}
     for site in plan.sites.values():
         if site.rows:

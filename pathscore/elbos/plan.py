@@ -51,9 +51,7 @@ class Plan:
     """The layout of a step: latent sites in the order the guide draws them.
 
     depends: the latent sites that each term depends on, where costs are credited by dependency; None: by plate.
-    row_depends: the same for the counterfactual rows, whose costs are always credited by dependency: a row draws later
-        sites anew, and the noise of those that do not depend on the row's site is no part of its cost.
-    kept: site -> later sites that keep their base draw in its rows, where costs cannot be taken apart.
+    row_depends: the same, wherever there are counterfactual rows: they draw only what depends on their site.
     couplers: site -> later draws that make the members of its plates a cost of each other -> the names of these plates;
         links: the latent sites that each term depends on, where there are any.
     """
@@ -63,7 +61,6 @@ class Plan:
     sites: dict[str, SitePlan]
     depends: Depends | None = None
     row_depends: Depends | None = None
-    kept: dict[str, frozenset[str]] = field(default_factory=dict)
     analytic: frozenset[str] = frozenset()
     couplers: dict[str, dict[str, frozenset[str]]] = field(default_factory=dict)
     links: Depends = field(default_factory=dict)
@@ -84,21 +81,15 @@ class Plan:
         sites = {name: replace(s, rows=0) for name, s in self.sites.items()}
         return replace(self, sites=sites, slices={})
 
-    def credit(self, name: str) -> Depends | None:
-        """The dependencies by which terms are credited to a site; None: it gets every term."""
-        return self.row_depends if self.depends is None and self.sites[name].rows else self.depends
+    def dependencies(self, name: str) -> frozenset[str]:
+        """The earlier sites on which the guide's distribution of a site depends."""
+        if self.row_depends is None:
+            return frozenset(self.sites)
+        return self.row_depends.get(("q", name), frozenset()) - {name}
 
     def later_dependents(self, name: str) -> list[str]:
-        """The sites drawn after a site whose distribution depends on it."""
-        later = [n for n in self.sites if self.order[n] > self.order[name]]
-        depends = self.row_depends
-        return later if depends is None else [n for n in later if name in depends.get(("q", n), frozenset())]
-
-    def keep_independent(self) -> None:
-        """Have the sites that do not depend on the site of a row keep their base draw there."""
-        for name in self.slices:
-            later = {n for n in self.sites if self.order[n] > self.order[name]}
-            self.kept[name] = frozenset(later - {*self.later_dependents(name)})
+        """The sites drawn after a site whose distribution depends on it: what its counterfactual rows redraw."""
+        return [n for n in self.sites if self.order[n] > self.order[name] and name in self.dependencies(n)]
 
     def estimator(self, name: str) -> Estimator:
         try:
@@ -243,6 +234,15 @@ def make_plan(
         plan.couplers = members.couplers(guide_trace, lambda: find()[0])
         plan.links = find()[0] if plan.couplers else {}
     return plan
+
+
+def covers(plan: Plan, model: Callable, guide: Callable, args: tuple, kwargs: dict, guide_trace: Trace) -> bool:
+    """Whether a plan holds for a call of another kind with the same sites: no term depends on more than it knows."""
+    if plan.row_depends is None:
+        return True
+    depends, lost = dependence(model, guide, args, kwargs, guide_trace, list(plan.sites))
+    empty: frozenset[str] = frozenset()
+    return all(sites | lost <= plan.row_depends.get(term, empty) for term, sites in depends.items())
 
 
 def _refusal_here(

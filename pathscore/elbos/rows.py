@@ -1,9 +1,9 @@
 """The handler that draws every row of every latent site in one pass of the guide.
 
 Rows are K base particles, then for each site s its R_s × K counterfactual rows.  In the rows of s, sites drawn earlier
-copy their base value, s takes the estimator's coupled values, and sites drawn later are drawn afresh. Under importance
-weights, which join all costs, later sites that do not depend on s keep their base value too.  The handler sits outside
-the row plate, so `fn` arrives expanded to (rows, *plates), and it asks the estimator, never `has_rsample`.
+copy their base value, s takes the estimator's coupled values, and later sites are drawn afresh if they depend on s,
+else they keep their base value (keeping.py).  The handler sits outside the row plate, so `fn` arrives expanded to
+(rows, *plates), and it asks the estimator, never `has_rsample`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from pathscore.elbos.keeping import choose_kept, same_law
 from pathscore.elbos.plan import Plan, SitePlan
 from pathscore.errors import UsageError
 from pathscore.estimators.families import family_name, narrow
@@ -76,17 +77,20 @@ class RowSampler(Messenger):
         for name, rows in self.plan.slices.items():
             if name == site.name:
                 pieces.append(self._branch(site, draw, value[base]))
-            elif self._drawn_afresh(name, site):
-                pieces.append(value[rows])
+            elif self.plan.order[name] < self.plan.order[site.name]:
+                pieces.append(self._later(site, fn, value, name, rows))
             else:
                 pieces.append(_repeat(value[base], self.plan.sites[name].rows))
         draw.value = torch.cat(pieces)
         return draw
 
-    def _drawn_afresh(self, name: str, site: SitePlan) -> bool:
-        """Whether a site is drawn afresh in the rows of `name`: it is later, and does not keep its base draw there."""
-        later = self.plan.order[name] < self.plan.order[site.name]
-        return later and site.name not in self.plan.kept.get(name, ())
+    def _later(self, site: SitePlan, fn: Any, value: Tensor, name: str, rows: slice) -> Tensor:
+        """The values in the rows of an earlier site `name`: fresh draws where its law differs, else the base draws."""
+        if name in self.plan.dependencies(site.name):
+            return value[rows]
+        base = slice(0, self.plan.particles)
+        repeated = _repeat(value[base], self.plan.sites[name].rows)
+        return choose_kept(same_law(fn, base, rows), repeated, value[rows], fn.event_dim)
 
     def _drawn(self, site: SitePlan, fn: Any) -> Any:
         """`fn` on the rows that are drawn at the site: the base rows and those of sites before it."""

@@ -4,7 +4,7 @@
 
 One pass of guide and model serves K base particles and all counterfactual rows (rows.py); the terms log p − log q are
 summed to each site's plates (terms.py); every site's estimator turns its cost into a surrogate.  Credit "plate" gives a
-site every term, credit "graph" only those that depend on it.  A site with counterfactual rows gets the latter in both.
+site every term, credit "graph" only those that depend on it.  What its rows have in common costs a site nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathscore.elbos.averaging import RowWeights
 from pathscore.elbos.context import make_context
 from pathscore.elbos.explain import explain
 from pathscore.elbos.passes import pass_by_pass
-from pathscore.elbos.plan import Plan, dry_run, key_of, make_plan, read_spec, score_relaxations
+from pathscore.elbos.plan import Plan, covers, dry_run, key_of, make_plan, read_spec, score_relaxations
 from pathscore.elbos.rows import Draw, RowSampler
 from pathscore.elbos.structures import Plans
 from pathscore.elbos.terms import Term, Terms, collect
@@ -45,8 +45,8 @@ class SiteELBO(ELBO):
             A site's `infer={"estimator": …}` overrides it.
         num_particles: K.
         max_plate_nesting: number of plate dimensions of the program; found by a dry run if not given.
-        credit: "plate" (as `Trace_ELBO`) or "graph" (as `TraceGraph_ELBO`); a site with counterfactual rows is credited
-            as "graph" has it under both.
+        credit: "plate" (as `Trace_ELBO`) or "graph" (as `TraceGraph_ELBO`). A site with counterfactual rows is not
+            charged for terms that do not depend on it under either; "plate" sees in each step that they do not move.
         kl: "sampled", "analytic" (−KL(q ‖ p) in closed form at every site), "auto" (where that is legal), "relaxed"
             (`gumbel` scores its soft draw under Concrete densities) or "discrete" (under the discrete distributions,
             extended linearly: its default).
@@ -115,7 +115,7 @@ class SiteELBO(ELBO):
             return plan
         dry = dry_run(model, guide, args, kwargs, self.max_plate_nesting)
         plan = self._plans.like(model, guide, dry[:2])
-        if plan is None:
+        if plan is None or not covers(plan, model, guide, args, kwargs, dry[1]):
             plan = make_plan(
                 model,
                 guide,
@@ -129,8 +129,6 @@ class SiteELBO(ELBO):
                 kl=self.kl,
                 refuse=self.refuse,
             )
-            if self.shared_cost:
-                plan.keep_independent()
             self._setup(plan, dry[0], dry[1])
             plan.obstacle = self._obstacle(plan, model, guide, args, kwargs)
         self._plans.keep(model, guide, args, kwargs, dry[:2], plan)
@@ -171,7 +169,7 @@ class SiteELBO(ELBO):
         """How costs are credited to sites, in words."""
         if self.credit == "graph" or not plan.slices:
             return f"costs credited by {'dependency' if self.credit == 'graph' else 'plate'}"
-        return "costs credited by plate, those of counterfactual rows by dependency"
+        return "costs credited by plate, without what is the same in all rows of a site"
 
     @torch.no_grad()
     def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
@@ -237,7 +235,7 @@ class SiteELBO(ELBO):
         rows = plan.slices[name]
         total = sum((term.value[rows].sum() for term in terms.terms), torch.zeros(()))
         for later in self.later(plan, terms, name):
-            total = total + (terms.scores[later][rows] * terms.cost(later, in_rows=True)[rows]).sum()
+            total = total + (terms.scores[later][rows] * terms.cost_in_rows(later, rows)).sum()
         return total
 
     @staticmethod

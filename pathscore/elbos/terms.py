@@ -6,7 +6,7 @@ not in it).  `credit` sums terms to a site's plates: per data point, not per bat
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from pathscore.elbos.dependence import Depends, TermKey
+from pathscore.elbos.keeping import close
 from pathscore.elbos.plan import Plan
 from pathscore.errors import UsageError
 from pathscore.estimators.base import Estimator
@@ -64,20 +65,62 @@ class Terms:
             if depends is None or name in depends_on(depends, term.key):
                 yield term
 
-    def cost(self, name: str, in_rows: bool = False) -> Tensor:
+    def cost(self, name: str) -> Tensor:
         """Σ of the credited terms to the site's plates, without a graph: (rows, *plates).
 
-        in_rows: what the site costs in the counterfactual rows of another one, always credited by dependency.
+        With counterfactual rows under credit by plate, terms that do not depend on the site count where they move all
+        the same: a dependence that was not found brings no bias, and the others no noise.
         """
-        depends = self.plan.row_depends if in_rows else self.plan.credit(name)
-        terms = [(t, self._target(name, t)) for t in self.credited(name, depends)]
-        key = frozenset((t.key, plates) for t, plates in terms)
+        rows = self.plan.slices.get(name)
+        if rows is None or self.plan.depends is not None:
+            return self._credited_sum(name)
+        return self._sum(self._apart(name, lambda value: self._moved(value, rows)), name)
+
+    def cost_in_rows(self, name: str, rows: slice) -> Tensor:
+        """The cost of a site in the counterfactual rows of an earlier one, (R × K, *plates).
+
+        Under credit by plate, terms that do not depend on the site count by what they differ from their base row, which
+        is free of the site's draw there.
+        """
+        if self.plan.depends is not None:
+            return self.cost(name)[rows]
+        return self._sum(self._apart(name, self._from_base), name)[rows]
+
+    def _apart(self, name: str, reduced: Callable[[Tensor], Tensor]) -> list[tuple[Term, Tensor]]:
+        """Every term and what it costs the site: in full if it is known to depend on it, else `reduced`."""
+        known = {t.key for t in self.credited(name, self.plan.row_depends)}
+        values = [(t, t.value.detach().expand(self.plan.rows, *t.value.shape[1:])) for t in self.credited(name, None)]
+        return [(t, value if t.key in known else reduced(value)) for t, value in values]
+
+    def _moved(self, value: Tensor, rows: slice) -> Tensor:
+        """`value` of the particles and members for which it is not the same in all these rows; 0 of the others."""
+        base = value[: self.plan.particles]
+        moved = ~close(value[rows].unflatten(0, (-1, len(base))), base).all(0)
+        return torch.where(self._for_all(moved, value), value, 0.0)
+
+    def _from_base(self, value: Tensor) -> Tensor:
+        """`value` less that of each row's base row; 0 where they are the same, infinities too."""
+        base = self._for_all(value[: self.plan.particles], value)
+        return torch.where(close(value, base), 0.0, value - base)
+
+    @staticmethod
+    def _for_all(base: Tensor, value: Tensor) -> Tensor:
+        """What belongs to the K base rows, (K, *plates), repeated for all rows."""
+        return base.repeat(len(value) // len(base), *[1] * (base.ndim - 1))
+
+    def _credited_sum(self, name: str) -> Tensor:
+        terms = list(self.credited(name, self.plan.depends))
+        key = frozenset((t.key, self._target(name, t)) for t in terms)
         if key not in self._costs:
-            parts = [sum_to(t.value.detach(), t.plates, plates) for t, plates in terms]
-            shape = (self.plan.rows, *self.scores_shape(name)[1:])
-            parts = parts or [self.terms[0].value.new_zeros(shape)]  # no term depends on the site
-            self._costs[key] = torch.stack(torch.broadcast_tensors(*parts)).sum(0)
+            self._costs[key] = self._sum([(t, t.value.detach()) for t in terms], name)
         return self._costs[key]
+
+    def _sum(self, parts: list[tuple[Term, Tensor]], name: str) -> Tensor:
+        """Σ over the terms, and over the plates that the site does not have, or that are one cost."""
+        summed = [sum_to(value, t.plates, self._target(name, t)) for t, value in parts]
+        if not summed:  # no term depends on the site
+            return self.terms[0].value.new_zeros(self.plan.rows, *self.scores_shape(name)[1:])
+        return torch.stack(torch.broadcast_tensors(*summed)).sum(0)
 
     def _target(self, name: str, term: Term) -> frozenset:
         """The site's plates over which its members have their own share of a term."""

@@ -65,9 +65,9 @@ def test_the_mean_gradient_is_the_exact_one(spec):
 def test_a_row_that_draws_later_sites_only_once_is_found(monkeypatch):
     """Planted: later sites copy the particle's value too, as if they did not depend on the counterfactual."""
 
-    def copying(self, held, own=None):
+    def copying(self, held, kept, own=None):
         base = self.draws[0] if own else {}
-        run(self, {**{name: draw.value for name, draw in base.items()}, **held}, own)
+        run(self, {**{name: draw.value for name, draw in base.items()}, **held}, kept, own)
 
     run = passes._Passes.run
     monkeypatch.setattr(passes._Passes, "run", copying)

@@ -57,9 +57,9 @@ def twice(monkeypatch):
 def undetached(monkeypatch):
     """Costs keep their graph, so that the score function's cost is differentiated, too."""
 
-    def cost(self, name, in_rows=False):
-        depends = self.plan.row_depends if in_rows else self.plan.credit(name)
-        parts = [terms.sum_to(t.value, t.plates, self._target(name, t)) for t in self.credited(name, depends)]
+    def cost(self, name):
+        credited = self.credited(name, self.plan.depends)
+        parts = [terms.sum_to(t.value, t.plates, self._target(name, t)) for t in credited]
         return sum(parts, torch.zeros(self.plan.rows, *self.scores_shape(name)[1:]))
 
     monkeypatch.setattr(Terms, "cost", cost)
