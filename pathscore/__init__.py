@@ -20,7 +20,8 @@ EXPORTS: dict[str, tuple[str, ...]] = {
     "pathscore.elbos.wake_sleep": ("WakeSleep",),
     "pathscore.errors": ("DataError", "NumericsError", "PathscoreError", "RunDirError", "UsageError"),
     "pathscore.estimators": (
-        *("ARM", "ESTIMATORS", "NVIL", "REBAR", "RELAX", "RLOO", "Auto", "DiSARM", "Enumerate", "Estimator", "Gumbel"),
+        *("ARM", "ESTIMATORS", "NVIL", "REBAR", "RELAX", "RLOO", "Auto", "DeltaMethod", "DiSARM", "Enumerate"),
+        *("Estimator", "Gumbel"),
         *("LocalExpectation", "MeasureValued", "MuProp", "Pathwise", "ReinMax", "Score", "ScoreAverage"),
         *("StickingTheLanding", "StraightThrough", "StraightThroughGumbel"),
     ),

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from pathscore.elbos.averaging import RowWeights
 from pathscore.elbos.context import make_context
+from pathscore.elbos.derivatives import derivatives
 from pathscore.elbos.explain import explain
 from pathscore.elbos.passes import pass_by_pass
 from pathscore.elbos.plan import Plan, covers, dry_run, key_of, make_plan, read_spec, score_relaxations
@@ -279,23 +280,21 @@ class SiteELBO(ELBO):
             else:
                 cost = cost[None, :K]
             score = score[:K] if isinstance(score, Tensor) else score
-            site = Site(name, draw.fn, value[:K], draw.noise, draw.branch, cost, score, slopes.get(name))
+            site = Site(name, draw.fn, value[:K], draw.noise, draw.branch, cost, score, *slopes.get(name, (None, None)))
             if draw.base_fn is not None:
                 site.fn = draw.base_fn
             site.make_context = lambda n=name: make_context(plan, terms, draws, n)
             sites[name] = site
         return sites
 
-    def _slopes(self, plan: Plan, draws: dict[str, Draw], terms: Terms) -> dict[str, Tensor]:
-        """Derivatives of the counterfactual rows' costs by their values, all sites in one backward pass."""
-        wanted = [n for n, d in draws.items() if d.leaf is not None and d.leaf.requires_grad]
-        if not wanted:
+    def _slopes(self, plan: Plan, draws: dict[str, Draw], terms: Terms) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """Derivatives of the counterfactual rows' costs by their values, and second derivatives where asked for."""
+        leaves = {n: d.leaf for n, d in draws.items() if d.leaf is not None and d.leaf.requires_grad}
+        if not leaves:
             return {}
-        total = sum(self.what_if(plan, terms, name) for name in wanted)
-        leaves = [draws[name].leaf for name in wanted]
-        # The type of `sum` includes the int 0, for no terms; here there is at least one tensor.
-        grads = torch.autograd.grad(total, leaves, retain_graph=True)  # type: ignore[arg-type]
-        return dict(zip(wanted, grads, strict=True))
+        total = sum((self.what_if(plan, terms, name) for name in leaves), torch.zeros(()))
+        curved = {name for name in leaves if plan.estimator(name).needs_curvature}
+        return derivatives(total, leaves, {name: len(draws[name].fn.event_shape) for name in curved})
 
     def _setup(self, plan: Plan, model_trace: Trace, guide_trace: Trace) -> None:
         """Build the estimators' learned parts, once the shapes of their inputs are known."""

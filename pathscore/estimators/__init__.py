@@ -16,6 +16,7 @@ from pathscore.estimators.base import Estimator, Site
 from pathscore.estimators.baselines import Baseline, LeaveOneOut, MovingAverage, NeuralBaseline
 from pathscore.estimators.calls import call, read_call
 from pathscore.estimators.control_variates import REBAR, RELAX, MuProp
+from pathscore.estimators.delta import DeltaMethod
 from pathscore.estimators.measure_valued import MeasureValued
 from pathscore.estimators.pathwise import Pathwise, StickingTheLanding
 from pathscore.estimators.score import NVIL, RLOO, Score, ScoreAverage
@@ -44,6 +45,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
         Enumerate,
         LocalExpectation,
         MeasureValued,
+        DeltaMethod,
     )
 }
 
@@ -94,6 +96,7 @@ __all__ = [
     "RLOO",
     "Auto",
     "Baseline",
+    "DeltaMethod",
     "DiSARM",
     "Enumerate",
     "Estimator",

@@ -36,6 +36,7 @@ class Site:
         cost: log p − log q credited to the site, in nats, (1 + R, K, *plates), without a graph.
         log_q: unscaled score function of the base rows, (K, *plates), with its graph.
         slope: derivative of each branch row's total cost by its value, (R, K, *plates, *event); only where asked for.
+        curvature: second derivatives, (R, K, *plates, N, N) for the N variables of an event; only where asked for.
         context: what was known before the draw, (K, *plates, C): upstream values and observations.
     """
 
@@ -47,6 +48,7 @@ class Site:
     cost: Tensor
     log_q: Tensor
     slope: Tensor | None = None
+    curvature: Tensor | None = None
     make_context: Callable[[], Tensor] | None = field(default=None, repr=False)
 
     @cached_property
@@ -85,6 +87,7 @@ class Estimator(nn.Module):
         pathwise: the value carries the gradient, and the site's −log q stays in the bound.
         relaxed: values (of some rows) leave the support, or carry a gradient: scored by the linear extension.
         needs_slope: wants `Site.slope`.
+        needs_curvature: wants `Site.curvature` too.
         compares_particles: the K costs are baselines of each other (illegal where the K share one cost).
         one_at_a_time: its rows vary one variable with the others held, so the members of a plate must not share a cost.
     """
@@ -100,6 +103,7 @@ class Estimator(nn.Module):
     pathwise: ClassVar[bool] = False
     relaxed: ClassVar[bool] = False
     needs_slope: ClassVar[bool] = False
+    needs_curvature: bool = False
     compares_particles: ClassVar[bool] = False
     one_at_a_time: ClassVar[bool] = False
 

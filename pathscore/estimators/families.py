@@ -95,6 +95,7 @@ FAMILIES = (
     Family("geometric", (torch.distributions.Geometric,), ("logits",)),
     Family("negativebinomial", (torch.distributions.NegativeBinomial,), ("total_count", "logits")),
     Family("normal", (torch.distributions.Normal,), ("loc", "scale")),
+    Family("multivariatenormal", (torch.distributions.MultivariateNormal,), ("loc", "scale_tril")),
     Family("poisson", (torch.distributions.Poisson,), ("rate",)),
     Family("gamma", (torch.distributions.Gamma,), ("concentration", "rate")),
 )

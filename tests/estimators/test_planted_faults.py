@@ -1,4 +1,4 @@
-"""Twenty-two planted faults, each of which the proof must catch: the mistakes that estimators are written with.
+"""Twenty-three planted faults, each of which the proof must catch: the mistakes that estimators are written with.
 
 A fault is a subclass of a right estimator, or of the engine, that is wrong in one place.  "Caught" means that the test
 of proof_statistics.py (N = 40 000) fails; beside each, the right version passes in test_proof.py.
@@ -18,6 +18,7 @@ from pathscore.estimators import (
     RELAX,
     RLOO,
     Baseline,
+    DeltaMethod,
     DiSARM,
     Enumerate,
     LocalExpectation,
@@ -29,6 +30,7 @@ from pathscore.estimators import (
     antithetic,
     measure_valued,
 )
+from pathscore.estimators.delta import expansion
 from pathscore.estimators.families import unwrap
 from pathscore.estimators.relaxation import relaxation_of
 
@@ -165,6 +167,13 @@ class ScaledScore(Score):
         return 2 * super().surrogate(site)
 
 
+class NoMeanOfTheTaylorTerms(DeltaMethod):
+    """The control variate is taken off and its mean is not given back."""
+
+    def surrogate(self, site):
+        return super().surrogate(site) - self.weight() * expansion(site).mean
+
+
 ESTIMATOR_FAULTS = {
     "wrong sign": (WrongSign, "bernoulli", "one"),
     "factor two": (FactorTwo, "bernoulli", "one"),
@@ -182,6 +191,7 @@ ESTIMATOR_FAULTS = {
     "control variate at z, not z̃": (ControlAtZ, "bernoulli", "one"),
     "η on one side only": (EtaOnOneSide, "bernoulli", "one"),
     "relaxed rows counted as draws": (CountsRelaxedRows, "bernoulli", "mixed"),
+    "control variate without its mean": (NoMeanOfTheTaylorTerms, "normal", "one"),
     "scale applied twice": (ScaledScore, "bernoulli", "subsampled"),
 }
 
