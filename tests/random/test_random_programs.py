@@ -112,7 +112,6 @@ MOST = 40
 """Most programs until a fault has to be found; seeds from 0, so that the test does the same at every run."""
 
 
-@pytest.mark.proof
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found(fault, monkeypatch):
     fault(monkeypatch)
