@@ -114,8 +114,7 @@ def execute(job: Assembly, call: Call) -> Done:
         rundir.sweep(directory)
         rundir.write_config(directory, config)
         call.say(heading(job, directory))
-        if job.explanation:
-            call.say(job.explanation)
+        call.say(job.explanation)
         fitted = fitted_run(job, directory, call)
         call.say("evaluating")
         with job.svi.scope():
