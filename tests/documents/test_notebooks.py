@@ -1,5 +1,6 @@
 """The notebooks run from top to bottom, and what is committed of them is small and of no particular machine."""
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -64,3 +65,23 @@ def test_the_question_is_answered_by_measurement(ran):
     best = float(next(v for k, v in lines.items() if k.startswith("score with a perfect"))[0].replace(",", ""))
     assert 0.95 < height / score < 1.05
     assert best < score / 100
+
+
+def test_each_piece_of_the_answer_has_its_number(ran):
+    """The layer written by hand is the pathwise site; the best coefficient is Cov(fs, s) / Var(s) = 4.75; and so on.
+
+    Draws are seeded. Exact values: gradients −4, 0.021 and 1 / β, and a straight-through one of 2(p − 0.45) p (1 − p).
+    """
+    said = text_of(ran(FOLDER / "01_how_gradients_pass_a_sample.ipynb"))
+
+    def number(words: str) -> float:
+        return float(re.search(words + r"\D*?(-?[\d.]+(?:e[-+]\d+)?)", said)[1])
+
+    assert number("largest difference of z") == 0 and number("of a gradient") < 1e-5
+    assert number("sample:  requires_grad False[^=]*requires_grad True; dz/dmu =") == 1
+    assert number("dz/dsigma =") == number(r"epsilon = \(z - mu\) / sigma =")
+    assert number(r"best c\* =") == pytest.approx(4.75, abs=0.02)
+    assert number("exact gradient") == -4 and number("path  f.*mean ") == pytest.approx(-4, abs=0.01)
+    assert number(r"straight-through") == pytest.approx(2 * (0.3 - 0.45) * 0.3 * 0.7, abs=0.003)
+    assert number("rsample ") == number("by the formula ")
+    assert number("100,000 paths") == pytest.approx(1 / 1.5, abs=0.01)
