@@ -169,8 +169,8 @@ class SiteELBO(ELBO):
     def costs(self, plan: Plan) -> str:
         """How costs are credited to sites, in words."""
         if self.credit == "graph" or not plan.slices:
-            return f"costs credited by {'dependency' if self.credit == 'graph' else 'plate'}"
-        return "costs credited by plate, without what is the same in all rows of a site"
+            return f"costs Rao–Blackwellised by {'dependency' if self.credit == 'graph' else 'plate'}"
+        return "costs Rao–Blackwellised by plate, without what is the same in all rows of a site"
 
     @torch.no_grad()
     def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:

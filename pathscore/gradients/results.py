@@ -53,7 +53,11 @@ class Comparison:
 
     def notes(self) -> list[str]:
         """How the numbers were measured, in lines."""
-        learned = f"; learned parts trained for {self.warmup} steps, then frozen" if self.warmup else ""
+        learned = (
+            f"; learned baselines and control variates trained for {self.warmup} steps, then frozen"
+            if self.warmup
+            else ""
+        )
         worst = max(row.detectable_bias for row in self.rows)
         lines = [
             f"{self.replicates:,} gradients each (--elbo {self.elbo}) by {WHAT[self.of]}{learned}",
