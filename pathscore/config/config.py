@@ -85,7 +85,7 @@ class Objective:
     elbo: str = option("trace", "objective that is maximised (see pathscore list)", choices="elbo")
     estimator: str | None = option(
         None,
-        "gradient estimator of each sample site; none: auto (vimco, ovis: their own); 'default' is Pyro's own gradient",
+        "gradient estimator of each sample site; none: auto (vimco, ovis: their own); default: Pyro's own gradient",
         choices=(PYROS, *CHOICES["estimator"]),
         names=named,
         form=SITES,

@@ -160,7 +160,7 @@ class SiteELBO(ELBO):
         return None
 
     def explain(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> str:
-        """A table of the guide's sites: distribution, plates, estimator, rows and model evaluations a step."""
+        """A table of the guide's sites: distribution, plates, estimator, rows and model evaluations per step."""
         plan = self.prepare(model, guide, *args, **kwargs)
         met = len(self._plans.of(model, guide))
         others = f"\none of {met} structures of a call that were met" if met > 1 else ""
