@@ -230,7 +230,7 @@ def make_plan(
         if credit == "graph" and lost:
             warnings.warn(
                 f"credit by graph: terms depend on {', '.join(sorted(lost))} in a way tensors do not show (.item(), "
-                "numpy, Python branches, in-place writes): every cost is credited there, as --elbo trace does",
+                "numpy, Python branches, in-place writes): every cost counts there, as under --elbo trace",
                 stacklevel=2,
             )
     if not all(site.estimator.pathwise for site in sites.values()):  # others have costs
