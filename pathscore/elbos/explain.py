@@ -36,10 +36,10 @@ def explain(plan: Plan, costs: str) -> str:
                 ", ".join(plan.later_dependents(site.name)) or "nothing" if site.rows else "—",
             )
         )
-    others = plan.rows - plan.particles
+    others, how = plan.rows - plan.particles, "in one pass" if plan.obstacle is None else "pass by pass"
     return (
         f"{table(HEADER, lines)}\n{plan.particles} particle{'s' * (plan.particles > 1)} + {others} counterfactual rows "
-        f"= {plan.rows} model evaluations a step, {'in one pass' if plan.obstacle is None else 'pass by pass'}; {costs}"
+        f"= {plan.rows} model evaluations per step, {how}; {costs}"
     )
 
 

@@ -19,9 +19,10 @@ def as_text(rows: Sequence[Row], notes: Sequence[str]) -> str:
     return "\n".join([grid(rows), "", *notes])
 
 
-def grid(rows: Sequence[Row]) -> str:
-    """The table alone."""
-    cells = [HEADER, *(_cells(row) for row in rows)]
+def grid(rows: Sequence[Row], own: str | None = None) -> str:
+    """The table alone. own: the name of the row that a run trained with, which is marked."""
+    marks = {own: f"{own} (this run)"}
+    cells = [HEADER, *((marks.get(row.name, row.name), *_cells(row)) for row in rows)]
     shown = [i for i, column in enumerate(zip(*cells[1:], strict=True)) if set(column) not in ({"—"}, {""})]
     cells = [tuple(line[i] for i in shown) for line in cells]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -44,7 +45,6 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def _cells(row: Row) -> tuple[str, ...]:
     return (
-        row.name,
         "" if row.unbiased else "biased",
         number(row.max_abs_z, 2),
         number(row.hotelling_p, 2),
