@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from string import Template
 
-from pathscore.diagnostics.palette import DARK, LIGHT, THEMES, png
+from pathscore.diagnostics.palette import DARK, LIGHT, THEMES, figure_of, png
 from pathscore.diagnostics.subject import Picture, Section, Table
 from pathscore.diagnostics.verdicts import Verdict, overall
 
@@ -37,7 +37,7 @@ Drawn = Mapping[str, Mapping[str, bytes]]
 def draw_all(sections: Sequence[Section]) -> Drawn:
     """Every picture of the sections in every palette."""
     pictures = [p for s in sections for p in s.pictures]
-    return {p.name: {theme.name: png(p.draw(theme)) for theme in THEMES} for p in pictures}
+    return {p.name: {theme.name: png(figure_of(p.draw(theme))) for theme in THEMES} for p in pictures}
 
 
 def render(title: str, subtitle: str, sections: Sequence[Section], footer: str, drawn: Drawn | None = None) -> str:
@@ -123,7 +123,7 @@ def _table(table: Table) -> str:
 
 
 def _pictures(section: Section, drawn: Drawn) -> str:
-    items = [_picture(p, drawn[p.name]) for p in section.pictures] + [_image(*image) for image in section.images]
+    items = [_picture(p, drawn[p.name]) for p in section.pictures]
     return f'<div class="pictures">{"".join(items)}</div>' if items else ""
 
 
@@ -133,11 +133,4 @@ def _picture(picture: Picture, drawn: Mapping[str, bytes]) -> str:
         f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="data:image/png;base64,{dark}">'
         f'<img src="data:image/png;base64,{light}" alt="{_text(picture.alt)}"></picture>'
         f"<figcaption><strong>{_text(picture.title)}.</strong> {_text(picture.alt)}</figcaption></figure>"
-    )
-
-
-def _image(title: str, data: str) -> str:
-    return (
-        f'<figure class="wide"><img class="paper" src="data:image/png;base64,{data}" alt="{_text(title)}">'
-        f"<figcaption><strong>{_text(title)}.</strong></figcaption></figure>"
     )

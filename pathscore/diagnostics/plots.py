@@ -1,16 +1,19 @@
-"""The pictures of a diagnosis: each function takes arrays and a `Palette` and returns a Figure.
+"""The pictures of a diagnosis: each function takes a `Palette`, arrays and a panel `ax`, and returns the Axes.
 
-Arrays are numpy; N data points, D coordinates, U units. Nothing here computes a diagnostic.
+Without `ax` the panel is a new one; its figure is `ax.figure`. Arrays are numpy; N data points, D coordinates, U units.
+Nothing here computes a diagnostic.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
 from pathscore.diagnostics import uniformity
-from pathscore.diagnostics.palette import Palette, legend, panels
+from pathscore.diagnostics.palette import Palette, above, axes, legend
 from pathscore.diagnostics.reliability import Curve
+
+SQUARE = (3.9, 3.3)
 
 MOSAIC_COLUMNS = 9
 """Pictures that a mosaic has room for in a row, at least."""
@@ -22,9 +25,10 @@ def histogram(
     label: str,
     limits: tuple[float, float] | None = None,
     threshold: float | None = None,
-) -> Figure:
+    ax: Axes | None = None,
+) -> Axes:
     """Histogram over data points of the finite values, with a threshold."""
-    figure, (ax,) = panels(palette)
+    ax = axes(palette, ax)
     finite = values[np.isfinite(values)]
     if len(finite):
         ax.hist(finite, bins=25, range=limits, color=palette.main)
@@ -33,50 +37,44 @@ def histogram(
     if threshold is not None:
         ax.axvline(threshold, color=palette.bad, linestyle="--", label=f"threshold {threshold:.2f}")
         legend(ax, palette)
-    return figure
+    return ax
 
 
-def ecdf_plot(palette: Palette, pit: np.ndarray, worst: int, label: str, level: float = 0.99) -> Figure:
-    """ECDF of ranks minus the diagonal, with the simultaneous band: all coordinates (N, D), one in front."""
-    figure, (ax,) = panels(palette)
+def ecdf_plot(
+    palette: Palette, pit: np.ndarray, worst: int, label: str, level: float = 0.999, ax: Axes | None = None
+) -> Axes:
+    """ECDF of ranks minus the diagonal, with the simultaneous band: all coordinates (N, D), one in front.
+
+    The level is that of the verdict: a line leaves the band where the deviation is significant at 1 − level.
+    """
+    ax = axes(palette, ax)
     band = uniformity.band(len(pit), 1 - (1 - level) / pit.shape[1])
-    ax.fill_between(
-        band.grid,
-        band.lower - band.grid,
-        band.upper - band.grid,
-        color=palette.faint,
-        alpha=0.6,
-        step="mid",
-        label=f"{level:.0%} simultaneous band",
-    )
-    lines = [np.searchsorted(np.sort(column), band.grid, side="right") / len(pit) - band.grid for column in pit.T[:200]]
-    ax.plot(band.grid, np.transpose(lines), color=palette.main, alpha=0.35, linewidth=0.8)
-    ax.plot(
-        band.grid,
-        np.searchsorted(np.sort(pit[:, worst]), band.grid, side="right") / len(pit) - band.grid,
-        color=palette.second,
-        linewidth=2,
-        label=label,
-    )
+    low, high = band.lower - band.grid, band.upper - band.grid
+    name = f"{100 * level:g} % simultaneous band"
+    ax.fill_between(band.grid, low, high, color=palette.faint, alpha=0.6, step="mid", label=name)
+    lines = [np.searchsorted(np.sort(column), band.grid, side="right") / len(pit) - band.grid for column in pit.T]
+    ax.plot(band.grid, np.transpose(lines[:200]), color=palette.main, alpha=0.35, linewidth=0.8)
+    ax.plot(band.grid, lines[worst], color=palette.second, linewidth=2, label=label)
     ax.axhline(0, color=palette.text, linewidth=0.6)
     ax.set(xlabel="rank of the truth, scaled to 0 … 1", ylabel="ECDF − uniform")
-    # The band fills the middle of the frame, whatever the data: names go above it.
-    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9, labelcolor=palette.text)
-    return figure
+    above(ax, palette)  # the band fills the middle of the frame, whatever the data
+    return ax
 
 
-def coverage_plot(palette: Palette, nominal: np.ndarray, observed: np.ndarray, error: np.ndarray) -> Figure:
+def coverage_plot(
+    palette: Palette, nominal: np.ndarray, observed: np.ndarray, error: np.ndarray, ax: Axes | None = None
+) -> Axes:
     """Observed against nominal coverage with two standard errors."""
-    figure, (ax,) = panels(palette, size=(4.8, 4.2))
+    ax = axes(palette, ax, SQUARE)
     ax.plot([0, 1], [0, 1], color=palette.faint)
     ax.errorbar(nominal, observed, yerr=2 * np.asarray(error), fmt="o", color=palette.main, capsize=3)
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="nominal coverage", ylabel="observed coverage", aspect="equal")
-    return figure
+    return ax
 
 
-def reliability_plot(palette: Palette, held_out: Curve, model: Curve) -> Figure:
+def reliability_plot(palette: Palette, held_out: Curve, model: Curve, ax: Axes | None = None) -> Axes:
     """Isotonic frequency of pixels against their predicted probability (PAVA), held out and for data of the model."""
-    figure, (ax,) = panels(palette, size=(4.8, 4.2))
+    ax = axes(palette, ax, SQUARE)
     ax.plot([0, 1], [0, 1], color=palette.faint)
     ax.step(
         model.predicted, model.observed, where="mid", color=palette.second, linewidth=1.8, label="data of the model"
@@ -84,16 +82,18 @@ def reliability_plot(palette: Palette, held_out: Curve, model: Curve) -> Figure:
     ax.step(held_out.predicted, held_out.observed, where="mid", color=palette.main, linewidth=1.8, label="held out")
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted pixel probability", ylabel="share of pixels on", aspect="equal")
     legend(ax, palette)
-    return figure
+    return ax
 
 
-def rootogram(palette: Palette, observed: np.ndarray, drawn: np.ndarray, rebuilt: np.ndarray, label: str) -> Figure:
+def rootogram(
+    palette: Palette, observed: np.ndarray, drawn: np.ndarray, rebuilt: np.ndarray, label: str, ax: Axes | None = None
+) -> Axes:
     """Square-root frequencies of a count, held-out bars against the model's mean and its 95 % range of data sets.
 
     observed (N,), drawn and rebuilt (S, N): each row is one data set of the same size, from prior and posterior
     predictive.
     """
-    figure, (ax,) = panels(palette)
+    ax = axes(palette, ax)
     low, high = min(observed.min(), drawn.min()), max(observed.max(), drawn.max())
     edges = (
         np.linspace(low - 0.5, high + 0.5, min(int(high - low) + 2, 41)) if high > low else np.array([low - 1, low + 1])
@@ -118,13 +118,13 @@ def rootogram(palette: Palette, observed: np.ndarray, drawn: np.ndarray, rebuilt
         centres, np.sqrt(again), color=palette.text, marker="x", markersize=4, linestyle="", label="reconstructions"
     )
     ax.set(xlabel=label, ylabel="√ frequency")
-    legend(ax, palette)
-    return figure
+    above(ax, palette)
+    return ax
 
 
-def gap_plot(palette: Palette, amortisation: np.ndarray, approximation: np.ndarray) -> Figure:
+def gap_plot(palette: Palette, amortisation: np.ndarray, approximation: np.ndarray, ax: Axes | None = None) -> Axes:
     """Stacked bars of the two gaps per data point, sorted."""
-    figure, (ax,) = panels(palette)
+    ax = axes(palette, ax)
     order = np.argsort(amortisation + approximation)
     index = np.arange(len(order))
     ax.bar(index, approximation[order], color=palette.main, width=1.0, label="approximation gap")
@@ -137,28 +137,28 @@ def gap_plot(palette: Palette, amortisation: np.ndarray, approximation: np.ndarr
         label="amortisation gap",
     )
     ax.set(xlabel="data points, sorted", ylabel="nat")
-    legend(ax, palette)
-    return figure
+    above(ax, palette)
+    return ax
 
 
-def chains_plot(palette: Palette, shift: np.ndarray, scale: np.ndarray) -> Figure:
+def chains_plot(palette: Palette, shift: np.ndarray, scale: np.ndarray, ax: Axes | None = None) -> Axes:
     """Guide against NUTS for every coordinate: error of the mean and ratio of standard deviations."""
-    figure, (ax,) = panels(palette)
+    ax = axes(palette, ax)
     ax.axhline(1, color=palette.faint)
     ax.axvline(0, color=palette.faint)
     ax.scatter(shift, scale, s=18, color=palette.main, alpha=0.7)
     ax.set(xlabel="guide mean − chain mean (posterior sd)", ylabel="guide sd ÷ chain sd")
-    return figure
+    return ax
 
 
-def image_grid(palette: Palette, images: np.ndarray, row_labels: Sequence[str] = ()) -> Figure:
+def image_grid(palette: Palette, images: np.ndarray, row_labels: Sequence[str] = (), ax: Axes | None = None) -> Axes:
     """Pictures (R, K, C, H, W) in R rows of K, one mosaic; values 0 … 1."""
     rows, columns, channels, height, width = images.shape
     tiles = np.full((rows, columns, channels, height + 1, width + 1), np.nan)
     tiles[..., :height, :width] = np.clip(images, 0, 1)
     mosaic = tiles.transpose(0, 3, 1, 4, 2).reshape(rows * (height + 1), columns * (width + 1), channels)
     across = max(columns, MOSAIC_COLUMNS) * (width + 1)  # few pictures a row stay small, with space beside them
-    figure, (ax,) = panels(palette, 1, 1, (7.2, max(0.9, 7.2 * mosaic.shape[0] / across) + 0.15))
+    ax = axes(palette, ax, (7.2, max(0.9, 7.2 * mosaic.shape[0] / across) + 0.15))
     ax.imshow(
         np.nan_to_num(mosaic, nan=0.5) if channels == 3 else mosaic[..., 0],
         cmap=palette.sequence,
@@ -166,8 +166,8 @@ def image_grid(palette: Palette, images: np.ndarray, row_labels: Sequence[str] =
         vmax=1,
         interpolation="nearest",
     )
-    ax.tick_params(axis="y", labelsize=14, length=0)  # this figure is wider than the others and shrinks more
+    ax.tick_params(axis="y", labelsize=11, length=0)  # this figure is wider than the others and shrinks more
     ax.set(xticks=[], yticks=[(height + 1) * (r + 0.5) for r in range(len(row_labels))], yticklabels=list(row_labels))
     for spine in ax.spines.values():
         spine.set_visible(False)
-    return figure
+    return ax

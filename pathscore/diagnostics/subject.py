@@ -20,7 +20,7 @@ from pathscore.diagnostics.verdicts import Verdict
 from pathscore.errors import PathscoreError, UsageError, suggest
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
     from pathscore.diagnostics.palette import Palette
 
@@ -123,12 +123,13 @@ class Subject:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure to be drawn in any palette; `alt` says in words what is seen."""
+    """A figure to be drawn in any palette; `alt` says in words what is seen. `wide`: as wide as the page."""
 
     name: str
     title: str
     alt: str
-    draw: "Callable[[Palette], Figure]"
+    draw: "Callable[[Palette], Axes]"
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,4 +155,3 @@ class Section:
     numbers: dict[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
     code: str = ""
-    images: Sequence[tuple[str, str]] = ()  # (title, base64 PNG) of pictures that are files already

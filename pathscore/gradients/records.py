@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pathscore.gradients.leaves import Key
@@ -13,6 +14,9 @@ from pathscore.gradients.moments import Moments
 
 MAX_Z = 4.5
 """|z| above which a coordinate counts as biased: two-sided false-alarm rate 7e-6 a coordinate."""
+
+
+QUANTILES = (0.005, 0.25, 0.75, 0.995)
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,11 @@ class Row:
     mean: Tensor = field(repr=False)
     variance: Tensor = field(repr=False)
     draws: Tensor = field(repr=False)
+
+    def quantiles(self) -> dict[str, list[float]]:
+        """0.5 %, 25 %, 75 % and 99.5 % of `draws`."""
+        at = torch.tensor(QUANTILES, dtype=torch.float64)
+        return {"quantiles": torch.quantile(self.draws.double(), at).tolist()}
 
     def as_dict(self) -> dict[str, Any]:
         """The row without tensors, for JSON; infinities and NaN as None."""

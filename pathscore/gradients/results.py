@@ -35,12 +35,17 @@ class Comparison:
         return next(row for row in self.rows if row.name == name)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Plain values, for JSON.
+
+        largest: the reference's largest coordinate; `mean` and `quantiles` of a row are of its draws there.
+        """
         own = ("title", "elbo", "of", "replicates", "warmup", "seed")
+        at = self.reference.largest
         return {
             **{name: getattr(self, name) for name in own},
             "reference": self.reference.source,
-            "estimators": [row.as_dict() for row in self.rows],
+            "largest": self.reference.gradient[at].item(),
+            "estimators": [{**row.as_dict(), "mean": row.mean[at].item(), **row.quantiles()} for row in self.rows],
         }
 
     def to_json(self) -> str:

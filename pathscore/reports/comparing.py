@@ -118,15 +118,20 @@ def training(entries: Sequence[Entry]) -> Section:
         )
         for x in ("step", "seconds", "evaluations")
     ]
-    tracked = {f"{label}: {name}": line for label, m in metrics.items() for name, line in curves.variances(m).items()}
-    norms = {label: curves.series(m, "step", "gradient_norm") for label, m in metrics.items()}
-    for name, title, lines in (
-        ("gradient-variance", "Gradient variance during training", tracked),
-        ("gradient-norm", "Gradient norm during training", norms),
+    number = {label: i for i, label in enumerate(metrics)}  # of a run's colour, the same in every panel
+    tracked, looks = {}, {}
+    for label, m in metrics.items():
+        for dash, (name, line) in enumerate(curves.variances(m).items()):
+            tracked[f"{label}: {name}"], looks[f"{label}: {name}"] = line, (number[label], dash)
+    norms = {label: curves.gradient_norms(m) for label, m in metrics.items()}
+    for name, title, lines, own in (
+        ("gradient-variance", "Gradient variance during training", tracked, looks),
+        ("gradient-norm", "Gradient norm during training", norms, None),
     ):
         if any(len(x) for x, _ in lines.values()):
-            draw = partial(curves.several, lines=lines, x="step", y=" ".join(title.split()[:2]).lower(), log=True)
-            pictures.append(Picture(name, title, "Logarithmic scale.", draw))
+            y = " ".join(title.split()[:2]).lower()
+            draw = partial(curves.several, lines=lines, x="step", y=y, log=True, looks=own)
+            pictures.append(Picture(name, title, "Logarithmic scale. A run has one colour in all pictures.", draw))
     intro = "" if tracked else "Gradient variance during training is drawn for runs with --track-variance."
     return Section("training", "Training", intro, pictures=pictures)
 

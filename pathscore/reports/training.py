@@ -66,7 +66,7 @@ def _pictures(run: Run) -> list[Picture]:
         for x in ("step", "seconds"):
             draw = partial(curves.training_plot, metrics=run.metrics, x=x)
             pictures.append(Picture(f"training-{x}", f"ELBO against {x}", "Training and validation ELBO.", draw))
-    norm = {"training": curves.series(run.metrics, "step", "gradient_norm")}
+    norm = {"training": curves.gradient_norms(run.metrics)}
     for name, title, lines in (
         ("gradient-norm", "Gradient norm during training", norm),
         ("gradient-variance", "Gradient variance during training", curves.variances(run.metrics)),

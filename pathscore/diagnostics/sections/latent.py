@@ -73,7 +73,7 @@ def _site_pictures(name: str, site: SiteUse, subject: Subject) -> list[Picture]:
             f"rate-{name}",
             f"{name}: KL per unit",
             f"{int(site.active.sum())} of {len(site.rate)} units are active.",
-            partial(latent_plots.rate_plot, rate=site.rate, active=site.active),
+            partial(latent_plots.rate_plot, rate=site.rate, active=site.active, label="KL(q ‖ p) (nat)"),
         ),
         _aggregate(name, site),
         _embedding(name, site, subject),
@@ -97,17 +97,13 @@ def _aggregate(name: str, site: SiteUse) -> Picture:
     spread = np.maximum(prior.std(0), 1e-6)
     difference = np.abs(flat.mean(0) - prior.mean(0)) / spread + np.abs(flat.std(0) / spread - 1)
     top = np.argsort(difference)[::-1][: 16 if site.discrete else 6]
+    coordinates = {"aggregate": flat[:, top], "prior": prior[:, top], "names": [f"{name}[{i}]" for i in top]}
+    binary = site.discrete and min(flat.min(), prior.min()) >= 0 and max(flat.max(), prior.max()) <= 1
     return Picture(
         f"aggregate-{name}",
         f"{name}: aggregate posterior against prior",
-        "The coordinates with the largest difference; filled is the aggregate posterior.",
-        partial(
-            latent_plots.aggregate_plot,
-            aggregate=flat[:, top],
-            prior=prior[:, top],
-            discrete=site.discrete,
-            names=[f"{name}[{i}]" for i in top],
-        ),
+        "The coordinates with the largest difference.",
+        partial(latent_plots.frequency_plot if binary else latent_plots.aggregate_plot, **coordinates),
     )
 
 
