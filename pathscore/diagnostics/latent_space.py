@@ -130,8 +130,8 @@ def use(model: Callable, guide: Callable, args: tuple, *, draws: int = 200, seed
         local = [s for s in layout.of("latent") if s.plates and len(s.plates) == len(layout.common)]
         if not local or row_plate(layout, args)[0] is None:
             raise UsageError(
-                "latent use is about latents local to each data point: this program has none in a plate that is as "
-                "long as its first argument"
+                "active units are counted over latents local to each data point, and this program has none in a plate "
+                "as long as its first argument"
             )
         draws = max(2, min(draws, HELD // layout.latent_elements))
         found = draw(model, guide, layout, draws, args, extra=lambda m, g: _rates(m, g, local))

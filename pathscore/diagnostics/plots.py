@@ -4,13 +4,13 @@ Without `ax` the panel is a new one; its figure is `ax.figure`. Arrays are numpy
 Nothing here computes a diagnostic.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from pathscore.diagnostics import uniformity
-from pathscore.diagnostics.palette import Palette, above, axes, legend
+from pathscore.diagnostics.palette import PANEL, Palette, above, axes, legend
 from pathscore.diagnostics.reliability import Curve
 
 SQUARE = (3.9, 3.3)
@@ -25,15 +25,16 @@ def histogram(
     label: str,
     limits: tuple[float, float] | None = None,
     threshold: float | None = None,
+    what: str = "data points",
     ax: Axes | None = None,
 ) -> Axes:
-    """Histogram over data points of the finite values, with a threshold."""
+    """Histogram of the finite values, of data points or of what is said, with a threshold."""
     ax = axes(palette, ax)
     finite = values[np.isfinite(values)]
     if len(finite):
         ax.hist(finite, bins=25, range=limits, color=palette.main)
     left_out = len(values) - len(finite)
-    ax.set(xlabel=label + (f" ({left_out} not finite)" if left_out else ""), ylabel="data points")
+    ax.set(xlabel=label + (f" ({left_out} not finite)" if left_out else ""), ylabel=what)
     if threshold is not None:
         ax.axvline(threshold, color=palette.bad, linestyle="--", label=f"threshold {threshold:.2f}")
         legend(ax, palette)
@@ -73,14 +74,12 @@ def coverage_plot(
 
 
 def reliability_plot(palette: Palette, held_out: Curve, model: Curve, ax: Axes | None = None) -> Axes:
-    """Isotonic frequency of pixels against their predicted probability (PAVA), held out and for data of the model."""
+    """Isotonic frequency of ones against their predicted probability (PAVA), of the data and of data of the model."""
     ax = axes(palette, ax, SQUARE)
     ax.plot([0, 1], [0, 1], color=palette.faint)
-    ax.step(
-        model.predicted, model.observed, where="mid", color=palette.second, linewidth=1.8, label="data of the model"
-    )
-    ax.step(held_out.predicted, held_out.observed, where="mid", color=palette.main, linewidth=1.8, label="held out")
-    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted pixel probability", ylabel="share of pixels on", aspect="equal")
+    ax.step(model.predicted, model.observed, where="mid", color=palette.second, linewidth=1.8, label="simulated data")
+    ax.step(held_out.predicted, held_out.observed, where="mid", color=palette.main, linewidth=1.8, label="data")
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel="share of ones", aspect="equal")
     legend(ax, palette)
     return ax
 
@@ -106,7 +105,7 @@ def rootogram(
         width=0.85 * np.diff(edges),
         color=palette.main,
         alpha=0.75,
-        label="held out",
+        label="data",
     )
     ax.plot(centres, np.sqrt(sets.mean(0)), color=palette.second, marker="o", markersize=3, label="model")
     lower, upper = np.quantile(sets, [0.025, 0.975], axis=0)
@@ -118,6 +117,59 @@ def rootogram(
         centres, np.sqrt(again), color=palette.text, marker="x", markersize=4, linestyle="", label="reconstructions"
     )
     ax.set(xlabel=label, ylabel="√ frequency")
+    above(ax, palette)
+    return ax
+
+
+def summaries_plot(
+    palette: Palette, observed: Mapping[str, float], drawn: Mapping[str, np.ndarray], ax: Axes | None = None
+) -> Axes:
+    """Summaries of a data set (dots) beside those of drawn ones, (S,) each, in standard deviations from their mean."""
+    ax = axes(palette, ax)
+    names = list(observed)[::-1]
+    for level, name in enumerate(names):
+        centre, spread = drawn[name].mean(), max(drawn[name].std(), 1e-12)
+        interval(palette, ax, level, (drawn[name] - centre) / spread)
+        ax.scatter((observed[name] - centre) / spread, level, s=28, color=palette.second, zorder=3)
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlabel="standard deviations of the draws", ylim=(-0.6, len(observed) - 0.4))
+    return ax
+
+
+def interval(palette: Palette, ax: Axes, level: float, draws: np.ndarray, colour: str = "") -> None:
+    """95 % of the draws as a thin horizontal line, half of them as a thick one."""
+    low, lower, upper, high = np.quantile(draws, [0.025, 0.25, 0.75, 0.975])
+    ax.plot([low, high], [level] * 2, color=colour or palette.main, linewidth=1)
+    ax.plot([lower, upper], [level] * 2, color=colour or palette.main, linewidth=4, solid_capstyle="butt", alpha=0.7)
+
+
+def forest_plot(
+    palette: Palette, draws: np.ndarray, weights: np.ndarray, names: Sequence[str], ax: Axes | None = None
+) -> Axes:
+    """Draws (S, U) of the guide, 95 % and half of them; dots: their mean, and their mean under the weights (S,)."""
+    ax = axes(palette, ax, (PANEL[0], max(PANEL[1], 0.2 * len(names) + 0.8)))
+    for level, column in enumerate(draws.T[::-1]):
+        interval(palette, ax, level, column)
+        first = level == 0
+        ax.scatter(column.mean(), level, s=20, color=palette.main, zorder=3, label="guide" if first else None)
+        mean = (column * weights).sum() / weights.sum()
+        ax.scatter(mean, level, s=26, facecolors="none", edgecolors=palette.second, zorder=4)
+    ax.scatter([], [], s=26, facecolors="none", edgecolors=palette.second, label="importance-weighted mean")
+    ax.set_yticks(range(len(names)), list(names)[::-1])
+    ax.set_ylim(-0.6, len(names) - 0.4)
+    above(ax, palette)
+    return ax
+
+
+def khat_plot(palette: Palette, khat: np.ndarray, threshold: float, ax: Axes | None = None) -> Axes:
+    """Pareto k-hat of each observation (N,), those above the threshold in another colour."""
+    ax = axes(palette, ax)
+    over = khat > threshold
+    index = np.arange(len(khat))
+    for chosen, colour in ((~over, palette.main), (over, palette.bad)):
+        ax.scatter(index[chosen], khat[chosen], s=8, color=colour)
+    ax.axhline(threshold, color=palette.bad, linestyle="--", linewidth=1, label=f"threshold {threshold:.2f}")
+    ax.set(xlabel="observations", ylabel="Pareto k-hat")
     above(ax, palette)
     return ax
 

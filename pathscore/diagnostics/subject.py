@@ -63,7 +63,7 @@ class Subject:
     effort: Effort = field(default_factory=Effort)
     labels: np.ndarray | None = None
     image_shape: tuple[int, ...] | None = None  # (C, H, W) of one data point
-    simulated: bool = False  # the data were drawn from the model: nothing is compared with the model itself
+    run: bool = False  # the program is a run of the command line, whose words have flags
 
     @cached_property
     def layout(self) -> Layout:
@@ -84,6 +84,11 @@ class Subject:
     def points(self) -> int:
         """Data points with latents of their own: elements of the plates that every site shares; 1 without them."""
         return math.prod(self.layout.plate_sizes[name] for name in self.layout.common)
+
+    @property
+    def joint(self) -> bool:
+        """Whether there is one importance weight for all the data: a latent is global, or nothing is in a plate."""
+        return not self.layout.common
 
     @property
     def point_sites(self) -> list[str]:
@@ -123,13 +128,12 @@ class Subject:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure to be drawn in any palette; `alt` says in words what is seen. `wide`: as wide as the page."""
+    """A figure to be drawn in any palette; `alt` says in words what is seen."""
 
     name: str
     title: str
     alt: str
     draw: "Callable[[Palette], Axes]"
-    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,11 @@ class Table:
     rows: Sequence[Sequence[str]]
     caption: str = ""
     folded: bool = False  # shown when its caption is clicked
+
+    @property
+    def wide(self) -> bool:
+        """Whether it needs the width of the page."""
+        return len(self.header) > 5
 
 
 @dataclass(frozen=True)

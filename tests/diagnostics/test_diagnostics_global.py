@@ -31,8 +31,8 @@ def posterior(c, x):
 
 def test_the_data_may_be_any_argument():
     layout = describe(shifted, posterior, (C, X))
-    assert data_index(layout, (C, X)) == 1
-    assert torch.equal(with_data(layout, (C, X), X + 1)[1], X + 1)
+    assert data_index(layout, (C, X), "x") == 1
+    assert torch.equal(with_data(layout, (C, X), {"x": X + 1})[1], X + 1)
     found = calibrate(shifted, posterior, (C, X), replicates=400, draws=19, seed=0)
     assert found.uniformity()[0] > 1e-3  # the guide is the posterior
     wrong = calibrate(shifted, lambda c, x: posterior(c, x + 1), (C, X), replicates=400, draws=19, seed=0)

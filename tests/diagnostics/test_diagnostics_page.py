@@ -72,14 +72,14 @@ def test_pictures_are_inlined_for_both_themes():
     found = [base64.b64decode(data) for data in re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page)]
     assert len(found) == 2 and all(data.startswith(b"\x89PNG") for data in found)
     assert found[0] != found[1]
-    assert 'alt="Alt &quot;text&quot; &amp; more"' in page
+    assert 'alt="Alt &#34;text&#34; &amp; more"' in page
 
 
 def test_verdicts_say_value_threshold_meaning_and_advice():
     page = re.sub("</?code>", "", render("t", "s", sections(), "f"))
     verdict = judge("gap", 0.5)
     for text in (verdict.value, verdict.threshold, verdict.meaning, verdict.advice):
-        assert text.replace("&", "&amp;").replace("'", "&#x27;") in page
+        assert text.replace("&", "&amp;").replace("'", "&#39;") in page
     assert "use it as the posterior with care" in page and "The model: no check is flagged." in page
     assert "too few draws" in page
 
