@@ -16,6 +16,9 @@ MAX_Z = 4.5
 """|z| above which a coordinate counts as biased: two-sided false-alarm rate 7e-6 a coordinate."""
 
 
+ENOUGH = 1000
+"""Gradients from which on |z| is read as a test of bias: with fewer, heavy tails are not yet in the standard error."""
+
 QUANTILES = (0.005, 0.25, 0.75, 0.995)
 
 
@@ -69,7 +72,7 @@ class Row:
     particles: K. evaluations: model evaluations a draw, counterfactual rows included.
     milliseconds: time of one draw inside a pass of many, its backward pass included and the training of learned parts
         left out; relative_cost: total_variance × milliseconds, divided by the least such product.
-    elbo: mean of the reported bound, in nats.
+    elbo: mean of the reported bound, in nats. replicates: gradients drawn, N.
     variance_by_parameter: total_variance by site and parameter, "z1.loc".
     mean, variance: by coordinate, (P,). draws: some draws of the reference's largest coordinate, (n,).
     """
@@ -89,6 +92,7 @@ class Row:
     milliseconds: float
     relative_cost: float
     elbo: float
+    replicates: int
     variance_by_parameter: dict[str, float]
     mean: Tensor = field(repr=False)
     variance: Tensor = field(repr=False)

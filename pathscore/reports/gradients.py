@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pathscore.diagnostics.subject import Picture, Section, Table
 from pathscore.gradients.pictures import intervals, trade_off
+from pathscore.gradients.records import ENOUGH
 
 TABLE = "gradients.json"
 COLUMNS = (
@@ -15,6 +16,7 @@ COLUMNS = (
     ("max_abs_z", "largest |z| of bias", "{:.1f}"),
     ("detectable_bias", "detectable bias", "{:.2g}"),
     ("total_variance", "total variance", "{:,.3g}"),
+    ("variance_se", "± s.e.", "{:,.2g}"),
     ("relative_variance", "relative variance", "{:,.4g}"),
     ("snr", "signal ÷ noise", "{:.2g}"),
     ("cosine", "cosine to exact", "{:.2f}"),
@@ -35,7 +37,7 @@ def section(path: Path) -> Section:
         hint = f"Not measured yet: run `pathscore gradients {path}` and then `pathscore diagnose {path}` again."
         return Section("gradients", "How the gradient got through the sampling step", hint)
     columns = [c for c in COLUMNS if any(row.get(c[0]) is not None for row in rows)]
-    body = [[_cell(row.get(key), form) for key, _, form in columns] for row in rows]
+    body = [[_cell(row.get(key), form) for key, _, form in columns] for row in map(_judgeable, rows)]
     return Section(
         "gradients",
         "How the gradient got through the sampling step",
@@ -43,6 +45,12 @@ def section(path: Path) -> Section:
         tables=[Table([title for _, title, _ in columns], body)],
         pictures=_pictures(found),
     )
+
+
+def _judgeable(row: dict) -> dict:
+    """The row, without a test of bias where too few gradients were drawn for one."""
+    few = row.get("replicates", ENOUGH) < ENOUGH
+    return {**row, "max_abs_z": "too few replicates"} if few else row
 
 
 def read_rows(path: Path) -> list[dict]:
