@@ -24,6 +24,7 @@ class Left:
     parameters: float
     khat: np.ndarray
     threshold: float
+    pointwise: np.ndarray  # (N,) nats
 
     @property
     def share(self) -> float:
@@ -44,4 +45,6 @@ def leave_one_out(tree: Any, site: str) -> Left:
         warnings.simplefilter("ignore")  # of a k-hat that is too large: the verdict says it
         found = loo_approximate_posterior(tree, stats["lp"], stats["log_q"], pointwise=True, var_name=site)
     khat = np.ravel(found.pareto_k.values)
-    return Left(float(found.elpd), float(found.se), float(found.p), khat, float(found.good_k))
+    return Left(
+        float(found.elpd), float(found.se), float(found.p), khat, float(found.good_k), np.ravel(found.elpd_i.values)
+    )

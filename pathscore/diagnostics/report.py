@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
+
 from pathscore.diagnostics.subject import Section
 from pathscore.diagnostics.verdicts import Verdict, overall
 from pathscore.errors import RunDirError
@@ -52,6 +54,11 @@ class Report(Sequence[Section]):
     def verdicts(self) -> list[Verdict]:
         """Those of all sections."""
         return [verdict for section in self.sections for verdict in section.verdicts]
+
+    @property
+    def pointwise(self) -> dict[str, np.ndarray]:
+        """A number for each data point, (N,): log_likelihood and elbo; elpd of a leave-one-out check. Nats."""
+        return {name: values for section in self.sections for name, values in section.pointwise.items()}
 
     @property
     def ok(self) -> bool:

@@ -164,3 +164,4 @@ class Section:
     numbers: dict[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
     code: str = ""
+    pointwise: dict[str, np.ndarray] = field(default_factory=dict)  # name → a number for each data point, (N,)

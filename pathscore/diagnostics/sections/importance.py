@@ -41,6 +41,7 @@ def section(subject: Subject) -> Section:
         pictures=_joint_pictures(found, subject) if joint else _pictures(found),
         numbers=_numbers(found, reference),
         notes=notes,
+        pointwise={} if joint else {"log_likelihood": np.ravel(found.log_evidence), "elbo": np.ravel(found.elbo)},
     )
 
 

@@ -35,7 +35,14 @@ def section(subject: Subject) -> Section:
         judge("loo", left.share, note=f"({name}: k-hat above {left.threshold:.2f})") for name, left in found.items()
     ]
     return Section(
-        "loo", TITLE, INTRO.format(draws=draws), verdicts, [_table(found)], [*map(_picture, found.items())], numbers
+        "loo",
+        TITLE,
+        INTRO.format(draws=draws),
+        verdicts,
+        [_table(found)],
+        [*map(_picture, found.items())],
+        numbers,
+        pointwise={"elpd": np.concatenate([left.pointwise for left in found.values()])},
     )
 
 
