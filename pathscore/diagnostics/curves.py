@@ -4,6 +4,7 @@ Every function takes the lines of `metrics.jsonl` as `read_metrics` returns them
 """
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from pathscore.diagnostics.palette import PANEL, Palette, above, axes
 
 Metrics = Sequence[dict[str, Any]]
+
+WIDTH = 42
+"""Characters of a name in one line."""
 
 DASHES = ("-", "--", ":", "-.")
 
@@ -143,10 +147,12 @@ def several(
     """
     looks = looks or {name: (i, 0) for i, name in enumerate(lines)}
     named = len(lines) > 1
-    ax = axes(palette, ax, (PANEL[0], PANEL[1] + 0.17 * len(lines) * named))
+    texts = {name: fill(name, WIDTH) for name in lines}
+    height = 0.17 * sum(text.count("\n") + 1 for text in texts.values())
+    ax = axes(palette, ax, (PANEL[0], PANEL[1] + height * named))
     for name, (at, values) in lines.items():
         colour, dash = (palette.series[looks[name][0] % len(palette.series)], DASHES[looks[name][1] % len(DASHES)])
-        ax.plot(at, values, color=colour, linestyle=dash, marker="." if len(at) < 50 else "", label=name)
+        ax.plot(at, values, color=colour, linestyle=dash, marker="." if len(at) < 50 else "", label=texts[name])
     ax.set(xlabel=x, ylabel=y, **({"yscale": "log"} if log else {}))
     if log:
         plain_numbers(ax)

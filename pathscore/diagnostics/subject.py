@@ -147,8 +147,8 @@ class Table:
 
     @property
     def wide(self) -> bool:
-        """Whether it needs the width of the page."""
-        return len(self.header) > 5
+        """Whether it needs the width of the page: many columns, or long names over them."""
+        return len(self.header) > 5 or sum(map(len, self.header)) > 100
 
 
 @dataclass(frozen=True)
