@@ -20,7 +20,7 @@ from scipy import stats
 from pathscore.diagnostics import uniformity
 from pathscore.diagnostics.layout import Layout, Site
 from pathscore.diagnostics.programs import guide_values, prepare, simulate
-from pathscore.diagnostics.rows import data_sites, require_amortised, with_data
+from pathscore.diagnostics.rows import data_places, require_amortised, with_data
 from pathscore.diagnostics.seeding import seeded
 from pathscore.errors import UsageError
 
@@ -117,12 +117,13 @@ def calibrate(
 
 def _amortised(layout: Layout, args: tuple) -> tuple[list[Site], list[Site]]:
     """The observed sites and the latents to rank; refuses programs that aren't amortised over rows of the data."""
-    observed = data_sites(layout, args)
+    data_places(layout, args)
+    observed = layout.of("observed")
     plates = observed[0].plates
     outside = [s.name for s in (*layout.of("latent"), *observed) if s.plates != plates or not plates]
     if outside:
         raise UsageError(
-            f"simulation-based calibration needs sites local to each data point, and {', '.join(outside)} are not: "
+            f"simulation-based calibration needs sites local to each data point, and {', '.join(outside[:5])} are not: "
             "put the data in pyro.plate, or check global latents against MCMC"
         )
     return observed, layout.of("latent")

@@ -63,12 +63,12 @@ def ecdf_plot(
 
 
 def coverage_plot(
-    palette: Palette, nominal: np.ndarray, observed: np.ndarray, error: np.ndarray, ax: Axes | None = None
+    palette: Palette, nominal: np.ndarray, observed: np.ndarray, half: np.ndarray, ax: Axes | None = None
 ) -> Axes:
-    """Observed against nominal coverage with two standard errors."""
+    """Observed against nominal coverage, with intervals of ± `half`."""
     ax = axes(palette, ax, SQUARE)
     ax.plot([0, 1], [0, 1], color=palette.faint)
-    ax.errorbar(nominal, observed, yerr=2 * np.asarray(error), fmt="o", color=palette.main, capsize=3)
+    ax.errorbar(nominal, observed, yerr=half, fmt="o", markersize=4, color=palette.main, capsize=3)
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="nominal coverage", ylabel="observed coverage", aspect="equal")
     return ax
 

@@ -20,7 +20,7 @@ from scipy.optimize import isotonic_regression
 from pathscore.diagnostics.blocks import BLOCK_ELEMENTS
 from pathscore.diagnostics.layout import Layout, Site
 from pathscore.diagnostics.programs import draw, prepare, simulate
-from pathscore.diagnostics.rows import data_index, data_sites, require_amortised, with_data
+from pathscore.diagnostics.rows import Place, data_places, require_amortised, with_data
 from pathscore.diagnostics.seeding import seeded
 from pathscore.errors import UsageError
 
@@ -82,13 +82,13 @@ def reliability(
         layout = prepare(model, guide, args)
         site = layout.observed(name)
         _require_binary(layout, args, site)
-        index = data_index(layout, args, site.name)
-        pairs = [_values(model, guide, layout, args, site, index, draws)]
+        place = data_places(layout, args)[site.name]
+        pairs = [_values(model, guide, layout, args, site, place, draws)]
         for _ in range(data_sets):
             simulated = simulate(model, layout, 1, args)
             drawn = with_data(layout, args, {s.name: simulated[s.name][0] for s in layout.of("observed")})
             require_amortised(model, guide, layout, args, drawn)
-            pairs.append(_values(model, guide, layout, drawn, site, index, draws))
+            pairs.append(_values(model, guide, layout, drawn, site, place, draws))
     held_out, *simulated = (curve(*pair) for pair in pairs)
     predicted, observed = (np.concatenate(parts) for parts in zip(*pairs[1:], strict=True))
     pooled = curve(predicted, observed)
@@ -99,7 +99,6 @@ def _require_binary(layout: Layout, args: tuple, site: Site) -> None:
     x = layout.observed_values[site.name]
     if not bool(((x == 0) | (x == 1)).all()):
         raise UsageError("reliability of predicted probabilities needs 0/1 data")
-    data_sites(layout, args)
     if layout.shared:
         names = ", ".join(layout.shared)
         raise UsageError(
@@ -108,9 +107,9 @@ def _require_binary(layout: Layout, args: tuple, site: Site) -> None:
 
 
 def _values(
-    model, guide, layout: Layout, args: tuple, site: Site, index: int, draws: int
+    model, guide, layout: Layout, args: tuple, site: Site, place: Place, draws: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted probability and value of every element of the data, (N X,) each, the data being args[index]."""
+    """Predicted probability and value of every element of the data, (N X,) each, the data at `place`."""
     name = site.name
     total = torch.zeros(site.shape, dtype=torch.float64)
     step = max(1, BLOCK_ELEMENTS // layout.elements)
@@ -118,7 +117,7 @@ def _values(
         count = min(step, draws - start)
         found = draw(model, guide, layout, count, args, extra=lambda nodes, _: {"mean": nodes[name]["fn"].mean})
         total += found.extra["mean"].double().reshape(count, *total.shape).sum(0).cpu()
-    return (total / draws).flatten().numpy(), args[index].double().cpu().flatten().numpy()
+    return (total / draws).flatten().numpy(), place.read(args).double().cpu().flatten().numpy()
 
 
 def curve(predicted: np.ndarray, observed: np.ndarray, groups: int = GROUPS) -> Curve:

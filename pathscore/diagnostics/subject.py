@@ -17,7 +17,7 @@ from pathscore.diagnostics.layout import Layout, describe
 from pathscore.diagnostics.programs import prepare
 from pathscore.diagnostics.rows import cut, row_plate
 from pathscore.diagnostics.verdicts import Verdict
-from pathscore.errors import PathscoreError, UsageError, suggest
+from pathscore.errors import PathscoreError, UsageError, in_short, suggest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,8 +113,7 @@ class Subject:
         except PathscoreError:
             raise
         except Exception as error:  # whatever a program raises that was written for one number of rows
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]  # Pyro adds the shapes of all sites
-            raise UsageError(self._uncut(plate, count, reason)) from error
+            raise UsageError(self._uncut(plate, count, in_short(error, 80))) from error
         if {n for s in sites for dim, n in zip(s.plates, s.shape, strict=False) if dim == plate} != {count}:
             raise UsageError(self._uncut(plate, count, "it keeps its size"))
         return args

@@ -9,7 +9,6 @@ from pathscore.diagnostics import plots
 from pathscore.diagnostics.loo import Left, leave_one_out
 from pathscore.diagnostics.subject import Picture, Section, Subject, Table
 from pathscore.diagnostics.verdicts import judge, not_computed
-from pathscore.errors import UsageError
 
 TITLE = "Leave-one-out prediction"
 INTRO = (
@@ -20,15 +19,10 @@ INTRO = (
 
 def section(subject: Subject) -> Section:
     """Expected log predictive density by PSIS-LOO, with the k-hat of each observation."""
-    local = [site.name for site in subject.layout.of("latent") if site.name not in subject.layout.shared]
-    if local or not subject.joint:
-        reason = f"It is for global latents alone; {', '.join(local) or 'all'}: local. Compare log p(x) of new data."
+    reason = _missing(subject)
+    if reason:
         return Section("loo", TITLE, "", [not_computed("loo", TITLE, reason, "model")])
-    if subject.point_sites:
-        raise UsageError(f"{', '.join(subject.point_sites)}: point estimates in the guide, without weights")
     found = {site.name: leave_one_out(subject.tree, site.name) for site in subject.layout.of("observed") if site.plates}
-    if not found:
-        raise UsageError("no observed site is in a plate: there are no observations to leave out")
     draws = subject.tree["posterior"].sizes["draw"]
     numbers: dict[str, Any] = {name: left.numbers() for name, left in found.items()}
     verdicts = [
@@ -44,6 +38,18 @@ def section(subject: Subject) -> Section:
         numbers,
         pointwise={"elpd": np.concatenate([left.pointwise for left in found.values()])},
     )
+
+
+def _missing(subject: Subject) -> str:
+    """Why there is no such figure, or nothing."""
+    if not any(site.plates for site in subject.layout.of("observed")):
+        return "No observed site is in a plate: there are no observations to leave out."
+    local = [site.name for site in subject.layout.of("latent") if site.name not in subject.layout.shared]
+    if local or not subject.joint:
+        return f"It is for global latents alone; {', '.join(local) or 'all'}: local. Compare log p(x) of new data."
+    if subject.point_sites:
+        return f"{', '.join(subject.point_sites)}: point estimates in the guide, without weights."
+    return ""
 
 
 def _table(found: dict[str, Left]) -> Table:
