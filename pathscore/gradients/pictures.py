@@ -14,7 +14,6 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from pathscore.diagnostics.palette import LIGHT, PANEL, Palette, above, axes, figure_of, panels
-from pathscore.gradients.results import Comparison
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,8 +26,8 @@ Table = Mapping[str, Any]
 """`Comparison.as_dict()`, or what was read from gradients.json."""
 
 
-def picture(comparison: Comparison) -> Figure:
-    """Both panels as one matplotlib figure, made without pyplot."""
+def picture(comparison: Any) -> Figure:
+    """Both panels of a `Comparison` as one matplotlib figure, made without pyplot."""
     figure, (left, right) = panels(LIGHT, 1, 2, (11, _height(comparison.rows)))
     table = comparison.as_dict()
     trade_off(LIGHT, table, left)
@@ -38,7 +37,7 @@ def picture(comparison: Comparison) -> Figure:
     return figure
 
 
-def save(comparison: Comparison, path: str | Path | IO[bytes]) -> None:
+def save(comparison: Any, path: str | Path | IO[bytes]) -> None:
     """Write the picture; the format follows the suffix, PNG for an open file."""
     picture(comparison).savefig(path, dpi=110)
 

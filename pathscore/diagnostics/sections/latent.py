@@ -3,7 +3,6 @@
 from functools import partial
 
 import numpy as np
-from sklearn.decomposition import PCA
 
 from pathscore.diagnostics import latent_plots
 from pathscore.diagnostics.latent_space import LatentUse, SiteUse, use
@@ -150,11 +149,9 @@ def project(means: np.ndarray, name: str) -> tuple[np.ndarray, tuple[str, str]]:
         points = np.zeros((len(means), 2))
         points[:, : means.shape[1]] = means
         return points, (f"{name}[0]", f"{name}[1]" if means.shape[1] == 2 else "")
+    from sklearn.decomposition import PCA  # sets variables of the environment when it is imported
+
     found = PCA(2).fit(means)
-    first, second = (f"component {i + 1} ({share:.0%} of the variance)" for i, share in enumerate(shares(found)))
+    shares = np.nan_to_num(found.explained_variance_ratio_)  # NaN where nothing varies
+    first, second = (f"component {i + 1} ({share:.0%} of the variance)" for i, share in enumerate(shares))
     return found.transform(means), (first, second)
-
-
-def shares(found: PCA) -> list[float]:
-    """Of the variance, for each component; 0 where nothing varies."""
-    return list(np.nan_to_num(found.explained_variance_ratio_))
