@@ -38,7 +38,7 @@ class Left:
 
 def leave_one_out(tree: Any, site: str) -> Left:
     """PSIS-LOO of one observed site of a tree of draws with one joint weight each (see `draw_tree`)."""
-    from arviz_stats import loo_approximate_posterior
+    from arviz_stats.loo.loo_approximate_posterior import loo_approximate_posterior
 
     stats = tree["sample_stats"]
     with warnings.catch_warnings():

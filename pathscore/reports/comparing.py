@@ -55,7 +55,7 @@ def results(entries: Sequence[Entry], measure: str) -> Section:
 def _of_run(e: Entry) -> tuple[str, str, str, str]:
     """Steps, evaluations for each, seconds, rate."""
     if e.run is None:
-        return ("–",) * 4
+        return "–", "–", "–", "–"
     seconds, rate = e.run.summary.get("train_seconds"), e.run.summary.get("steps_per_second")
     return (
         f"{e.run.step:,}",

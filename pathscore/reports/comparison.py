@@ -94,7 +94,7 @@ def compare(
     named = dict(things) if isinstance(things, Mapping) else dict(enumerate(things))
     if len(named) < 2:
         raise UsageError("compare needs at least two run directories, reports or arrays")
-    runs = {key: open_run(_directory(thing)) for key, thing in named.items() if _directory(thing) is not None}
+    runs = {key: open_run(path) for key, thing in named.items() if (path := _directory(thing)) is not None}
     args = tuple(tensor[:points] for tensor in _same_data(list(runs.values()))) if runs else ()
     names = _names(named, runs)
     entries = []
