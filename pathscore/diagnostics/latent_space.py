@@ -101,6 +101,16 @@ class LatentUse:
         return float(sum(site.marginal_gap.sum() for site in self.sites.values()))
 
     @property
+    def gap_noise(self) -> float:
+        """What `marginal_gap` is at most of exact posteriors, nats: χ² / 2 of two moments of N points for each unit.
+
+        Mean U / N and variance U / N², of U units; four standard deviations above the mean.
+        """
+        points = len(next(iter(self.sites.values())).means)
+        units = sum(len(site.rate) for site in self.sites.values())
+        return (units + 4 * units**0.5) / points
+
+    @property
     def aggregate_gap(self) -> float | None:
         """KL(q̄(z) ‖ p(z)), nats; None where the information comes within 1 nat of its limit log N, or isn't known."""
         points = len(next(iter(self.sites.values())).means)

@@ -187,7 +187,7 @@ RULES: dict[str, Rule] = {
     "aggregate": Rule(
         title="Aggregate posterior against prior",
         form="{:.2f} nat",
-        limits=(1.0, 5.0),
+        limits=(0.3, 5.0),
         good="Unit by unit, the latents of real data are distributed nearly as in the prior.",
         watch="The latents of real data cover only part of the prior: some samples will not look like data.",
         bad="No data point uses large regions of the prior: samples from there will not look like data.",

@@ -6,6 +6,7 @@ import numpy as np
 
 from pathscore.diagnostics import latent_plots
 from pathscore.diagnostics.latent_space import LatentUse, SiteUse, use
+from pathscore.diagnostics.rules import RULES
 from pathscore.diagnostics.subject import Picture, Section, Subject, Table
 from pathscore.diagnostics.traversal import traverse
 from pathscore.diagnostics.verdicts import Verdict, judge
@@ -24,7 +25,7 @@ def section(subject: Subject) -> Section:
     verdicts = [
         judge("rate", found.rate),
         _active(found),
-        judge("aggregate", found.marginal_gap, note=_decomposition(found)),
+        judge("aggregate", found.marginal_gap, evidence=_apart(found), note=_decomposition(found)),
     ]
     notes = [LAYERS] * (len(found.sites) > 1)
     pictures = [
@@ -64,6 +65,11 @@ def _active(found: LatentUse) -> Verdict:
     counts = ", ".join(f"{name} {int(s.active.sum())} of {len(s.active)}" for name, s in found.sites.items())
     unused = f"; {least} is unused" if shares[least] == 0 else ""
     return judge("active", shares[least], note=f"in {least} ({counts}{unused})")
+
+
+def _apart(found: LatentUse) -> bool:
+    """Whether the aggregate posterior is beyond the threshold by more than a finite number of data points explains."""
+    return found.marginal_gap > RULES["aggregate"].limits[0] + found.gap_noise
 
 
 def _decomposition(found: LatentUse) -> str:
