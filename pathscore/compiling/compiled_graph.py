@@ -60,6 +60,7 @@ class CompiledGraph:
         self.trained, self.single = self.capture.trained, self.capture.single
         self.parameters = list({id(p): p for p in (*parameters, *self.trained)}.values())
         self.device = device_of(self.capture.tensors)
+        self.whole: Any = None  # the step that an optimiser makes of it, where a GPU replays that too
 
     def fits(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> bool:
         """Whether this graph is for these programs, shapes, other arguments and train() or eval()."""
