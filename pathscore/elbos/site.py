@@ -166,7 +166,7 @@ class SiteELBO(ELBO):
         plan = self.prepare(model, guide, *args, **kwargs)
         met = len(self._plans.of(model, guide))
         others = f"\none of {met} structures of a call that were met" if met > 1 else ""
-        return explain(plan, self.costs(plan)) + others
+        return explain(plan, self.costs(plan) + others)
 
     def costs(self, plan: Plan) -> str:
         """How costs are credited to sites, in words."""
