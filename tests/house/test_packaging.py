@@ -31,9 +31,6 @@ OWN = {"pathscore", "models", "guides"}
 DISTRIBUTIONS = {"pyro": "pyro-ppl", "sklearn": "scikit-learn", "PIL": "pillow", "arviz_stats": "arviz-stats"}
 """Import name → the name that it is installed by, where they differ."""
 
-OPTIONAL = {"data": {"torchvision", "pillow"}}
-"""What the packages import only where it is asked for, by the extra that brings it."""
-
 NOT_IMPORTED = {
     "pytest-xdist": "the option -n of pytest",
     "ipykernel": "runs the notebooks",
@@ -67,10 +64,7 @@ def declared(extra: str | None = None) -> set[str]:
 
 
 def test_what_is_declared_is_imported_and_the_other_way_round():
-    optional = set().union(*OPTIONAL.values())
-    assert imported("pathscore", "models", "guides") - optional == declared()
-    for extra, names in OPTIONAL.items():
-        assert declared(extra) == names <= imported("pathscore")
+    assert imported("pathscore", "models", "guides") == declared()
     everywhere = imported("pathscore", "models", "guides", "tests", "benchmarks", "examples", "docs")
     extras = set().union(*map(declared, PROJECT["project"]["optional-dependencies"]))
     assert extras - everywhere - set(NOT_IMPORTED) - {"optax"} == set()  # optax comes to NumPyro's own optimisers
