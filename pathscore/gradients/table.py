@@ -62,11 +62,11 @@ def grid(rows: Sequence[Row], own: str | None = None) -> str:
 
 
 def shown(rows: Sequence[Row], own: str | None = None) -> list[tuple[str, ...]]:
-    """Header and lines, without columns that are empty for every row; the first two stay."""
+    """Header and lines, without columns that say nothing in every row; the first two stay."""
     marks = {own: f"{own} (this run)"}
     cells = [HEADER, *((marks.get(row.name, row.name), *_cells(row)) for row in rows)]
     columns = list(enumerate(zip(*cells[1:], strict=True)))
-    kept = [i for i, column in columns if i < TEXT or set(column) not in ({"—"}, {""})]
+    kept = [i for i, column in columns if i < TEXT or not set(column) <= {"—", "", "too few"}]
     return [tuple(line[i] for i in kept) for line in cells]
 
 
