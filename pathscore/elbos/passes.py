@@ -17,6 +17,7 @@ import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -26,6 +27,7 @@ from pathscore.elbos.rows import Draw
 from pathscore.elbos.terms import Term, Terms, collect
 from pathscore.errors import UsageError
 from pathscore.estimators.families import family_of
+from pathscore.programs.marks import Watch
 from pathscore.programs.traces import PlainLaws
 
 
@@ -83,16 +85,17 @@ class _Passes:
         self.subsample: dict[str, Any] = {}
         self.draws: list[dict[str, Draw]] = []
         self.terms: list[Terms] = []
+        self.guide_trace = Trace()  # of the last row
 
     def run(self, held: dict[str, Tensor], kept: dict[str, Draw], own: str | None = None) -> None:
         """One row; `own`: the site whose counterfactual it is."""
         sampler = OneRow(self.plan, held, kept, self.subsample)
         with sampler:
-            guide_trace = poutine.trace(PlainLaws()(self.guide)).get_trace(*self.args, **self.kwargs)
-            replayed = poutine.replay(PlainLaws()(self.model), trace=guide_trace)
+            self.guide_trace = poutine.trace(PlainLaws()(self.guide)).get_trace(*self.args, **self.kwargs)
+            replayed = poutine.replay(PlainLaws()(self.model), trace=self.guide_trace)
             model_trace = poutine.trace(replayed).get_trace(*self.args, **self.kwargs)
         self.draws.append(sampler.draws)
-        self.terms.append(collect(self._plan_of(own), model_trace, guide_trace))
+        self.terms.append(collect(self._plan_of(own), model_trace, self.guide_trace))
 
     def _plan_of(self, own: str | None) -> Plan:
         single = replace(self.plan.base_only(), particles=1)
@@ -116,9 +119,9 @@ class _Passes:
 
 
 def pass_by_pass(
-    plan: Plan, model: Callable, guide: Callable, args: tuple, kwargs: dict
+    plan: Plan, model: Callable, guide: Callable, args: tuple, kwargs: dict, watch: Watch
 ) -> tuple[dict[str, Draw], Terms]:
-    """Draws and terms of all rows, as one pass would give them.
+    """Draws and terms of all rows, as one pass would give them; `watch` has seen all of them.
 
     Raises: UsageError where a row meets other sites than the first.
     """
@@ -132,6 +135,7 @@ def pass_by_pass(
     for name, draw in draws.items():
         event = draw.fn.event_dim
         draw.value = torch.cat([_padded(row[name].value, plan, event) for row in passes.draws])
+    plan.widen(watch.seen, passes.guide_trace)
     return draws, _stacked(plan, passes.terms)
 
 
