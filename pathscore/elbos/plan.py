@@ -187,7 +187,7 @@ def resolve(
     )
     if own is not None:
         estimator = make_estimator(own)
-    elif patterns and not (family_name(fn) == "delta" and patterns[0] != name):
+    elif patterns and (patterns[0] == name or family_name(fn) != "delta" or spec[patterns[0]].serves_points):
         estimator = copy.deepcopy(spec[patterns[0]])  # learned state belongs to one site
     else:
         return (Pathwise() if getattr(fn, "has_rsample", False) else Score()), "default"
@@ -246,7 +246,7 @@ def make_plan(
         reason = refusal(estimator, site["fn"], model_site, particles) or here(estimator)
         if reason:
             legal = [n for n in legal_names(site["fn"], model_site, particles) if here(ESTIMATORS[n]()) is None]
-            raise UsageError(f"--estimator: site '{name}': {reason}; legal here: {', '.join(legal)}")
+            raise UsageError(f"--estimator: site '{name}': {reason}{'; legal here: ' * bool(legal)}{', '.join(legal)}")
         met = name in known
         found[key_of(name)] = estimator
         plates = tuple(sorted(f.name for f in plates_of(site)))
