@@ -48,8 +48,8 @@ class WakeSleep(ImportanceELBO):
             argument itself.
 
     Raises:
-        UsageError: fewer than 2 particles, an insomnia outside [0, 1], a site that names an estimator, a point mass whose
-            place parameters move, and for a sleep phase an observation that is not an argument.
+        UsageError: fewer than 2 particles, an insomnia outside [0, 1], a site that names an estimator, a point mass
+            whose place parameters move, and for a sleep phase an observation that is not an argument.
 
     References:
         Reweighted Wake-Sleep. Bornschein, Bengio, 2015.
@@ -78,8 +78,8 @@ class WakeSleep(ImportanceELBO):
         for name, draw in draws.items():
             if family_name(draw.fn) == "delta" and _moved_by_parameters(draw.fn):
                 raise UsageError(
-                    f"--elbo wake-sleep: site '{name}' is a point mass that parameters move, and ∇log q of a given value "
-                    "does not train them: use --elbo iwae, or a guide with a density there"
+                    f"--elbo wake-sleep: site '{name}' is a point mass that parameters move, and ∇log q of a given "
+                    "value does not train them: use --elbo iwae, or a guide with a density there"
                 )
         return 0.0
 

@@ -89,7 +89,7 @@ class Estimator(nn.Module):
         needs_slope: wants `Site.slope`.
         needs_curvature: wants `Site.curvature` too.
         compares_particles: the K costs are baselines of each other (illegal where the K share one cost).
-        serves_points: a pattern that it is given for names point masses too, which are left to their own path otherwise.
+        serves_points: a pattern with it names point masses too, which are left to their own path otherwise.
         one_at_a_time: its rows vary one variable with the others held, so the members of a plate must not share a cost.
     """
 

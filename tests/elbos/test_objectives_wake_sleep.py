@@ -13,7 +13,6 @@ from objective_cases import BITS, Bit, Case, Global, Layers, Subsampled, bernoul
 from objective_normals import Line
 from objective_reference import MAX_Z, Joint, exact_gradient, sampled_gradients, wake
 from proof_statistics import judge
-
 from pyro.infer.autoguide import AutoDelta, AutoNormal, init_to_value
 from torch.distributions.constraints import positive
 
