@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from pyro.ops.provenance import ProvenanceTensor
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
@@ -131,6 +132,9 @@ def plain(part: Any, marks: set[str]) -> Any:
         marks |= part.marks
         with DisableTorchFunctionSubclass():
             return part.as_subclass(Tensor)
+    if isinstance(part, ProvenanceTensor):  # Pyro's marks
+        marks |= part._provenance
+        return part._t
     if isinstance(part, tuple | list) and type(part) in (tuple, list):
         return _if_changed(part, type(part)(plain(each, marks) for each in part))
     if isinstance(part, dict):
