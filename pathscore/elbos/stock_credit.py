@@ -1,7 +1,8 @@
 """Pyro's own `Trace_ELBO` and `TraceGraph_ELBO`, mended or refused where their score function is silently wrong.
 
-Mended: `TraceGraph_ELBO` draws from parameters that carry provenance, and loses the path of a draw that torch
-differentiates by a function of its own (beta, dirichlet): here the draw is made from plain parameters.
+Mended: `TraceGraph_ELBO` draws from parameters that carry provenance. It loses the path of a draw that torch
+differentiates by a function of its own (beta, dirichlet), and fails at a geometric one. Here draws are made from plain
+parameters.
 Refused: a later draw of the guide that makes the members of a plate a cost of each other.  Warned of: a value that
 leaves tensors (`.item()`, a Python branch), where `TraceGraph_ELBO` sees nothing of what depends on it.
 """
@@ -55,11 +56,11 @@ class GraphCreditELBO(TraceGraph_ELBO):
 
 
 class PlainDraws(Messenger):
-    """Makes every draw with a path from parameters without provenance, which its value keeps."""
+    """Makes every draw from parameters without provenance, which its value keeps."""
 
     def _pyro_sample(self, msg: Any) -> None:
         fn = msg["fn"]
-        if msg["is_observed"] or msg["value"] is not None or isinstance(fn, _Subsample) or not fn.has_rsample:
+        if msg["is_observed"] or msg["value"] is not None or isinstance(fn, _Subsample):
             return
         marks: set[str] = set()
         bare = plain(fn, marks)

@@ -60,6 +60,15 @@ def test_draws_from_parameters_with_provenance_are_caught(monkeypatch):
     assert not verdict("tracegraph").passes
 
 
+def test_a_geometric_draw_after_a_score_function_is_made():
+    def program():
+        with pyro.plate("d", 5):
+            b = pyro.sample("b", dist.Bernoulli(pyro.param("p", torch.tensor(0.4))))
+            pyro.sample("z", dist.Geometric(logits=b))
+
+    make_elbo("tracegraph", num_particles=3).loss_and_grads(program, program)
+
+
 def coupled_guide():
     with pyro.plate("d", 2):
         z = pyro.sample("z", dist.Bernoulli(pyro.param("p", torch.tensor(0.4))))
