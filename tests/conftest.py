@@ -76,6 +76,14 @@ def fresh_start():
 
 
 @pytest.fixture
+def gpu(monkeypatch):
+    """An emulated GPU (support/emulated_gpu.py)."""
+    from emulated_gpu import emulate
+
+    emulate(monkeypatch)
+
+
+@pytest.fixture
 def float64(fresh_start):
     """Tensors made in this test are float64, unless they say otherwise."""
     torch.set_default_dtype(torch.float64)

@@ -21,6 +21,8 @@ from torch.fx import Graph, GraphModule, Node
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pathscore.compiling.reading import Interception, Reading, Refusal
+from pathscore.programs.places import places, tensors_in
+from pathscore.programs.untouched import generators_in, is_number, lists_in, numbers_in, written_by
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ def capture(
     Raises: Refusal for what cannot be one graph.
     """
     leaves, layout = tree_flatten((args, kwargs))
-    modules, store = modules_of(model, guide, elbo), pyro.get_param_store()
-    held, names = _held(modules), set(store.keys())
+    kept, store = Kept(model, guide, *modules_of(elbo)), pyro.get_param_store()
+    names = set(store.keys())
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     wanted = [p for p in parameters if p.requires_grad]
     shape: dict[str, Any] = {}
@@ -87,14 +89,17 @@ def capture(
         graph = _traced(evaluate, tensors)
     finally:
         seen.put_back()
-        leaks = _put_back(held) + [
-            Leak(name, False, None) for name in set(store.keys()) - names if store.__delitem__(name) is None
-        ]
+        leaks, counted = kept.put_back()
+        leaks += [Leak(name, False, None) for name in set(store.keys()) - names if store.__delitem__(name) is None]
     _drop_unused_constants(graph)
+    if _draws_apart(graph):
+        raise Refusal("it draws from a torch.Generator of its own: leave generator= out")
     captured = _lift(graph)
     read = {id(tensor) for tensor in captured.values()}
-    if kept := [leak.name for leak in leaks if not leak.harmless(read)]:
-        raise Refusal(f"it keeps what it computes by assignment ({kept[0]}): change tensors in place, with copy_")
+    if assigned := [leak.name for leak in leaks if not leak.harmless(read)]:
+        raise Refusal(f"it keeps what it computes by assignment ({assigned[0]}): change tensors in place, with copy_")
+    if counted:
+        raise Refusal(counted)
     return Capture(graph, list(captured.values()), _written(graph.graph, captured), **shape)
 
 
@@ -173,6 +178,13 @@ def _drop_unused_constants(graph: GraphModule) -> None:
             graph.graph.erase_node(node)
 
 
+def _draws_apart(graph: GraphModule) -> bool:
+    """Whether a random operation is given a generator, which a graph takes for a constant."""
+    held = [getattr(graph, node.target) for node in graph.graph.nodes if node.op == "get_attr"]
+    given = [x for node in graph.graph.nodes for x in (*node.args, *node.kwargs.values())]
+    return any(isinstance(x, torch.Generator) for x in (*held, *given))
+
+
 def _lift(graph: GraphModule) -> dict[Node, Tensor]:
     """Make every tensor that the graph holds an input of it, in front of the others."""
     nodes, first = graph.graph, next(iter(graph.graph.nodes))
@@ -194,26 +206,15 @@ def _lift(graph: GraphModule) -> dict[Node, Tensor]:
 
 def _written(nodes: Graph, captured: dict[Node, Tensor]) -> list[Tensor]:
     """The captured tensors that an operation of the graph changes in place, through views too."""
-    found = []
+    found: dict[int, Tensor] = {}
     for node in nodes.nodes:
-        schema = getattr(node.target, "_schema", None)
-        for given, declared in zip(node.args, schema.arguments if schema else (), strict=False):
-            if declared.alias_info is not None and declared.alias_info.is_write:
-                root = given
-                while isinstance(root, Node) and root.op == "call_function":
-                    root = root.args[0]
-                if root in captured and captured[root] not in set(found):
-                    found.append(captured[root])
-    return found
-
-
-class Holder(NamedTuple):
-    """One place where a module keeps things: its attributes, its buffers or its parameters, and what was there."""
-
-    owner: str
-    now: dict[str, Any]
-    before: dict[str, Any]
-    lists: dict[str, list]  # copies: a program may append to a list
+        given = written_by(node.target, node.args, node.kwargs) if hasattr(node.target, "_schema") else []
+        for root in given:
+            while isinstance(root, Node) and root.op == "call_function":
+                root = root.args[0]
+            if root in captured:
+                found.setdefault(id(captured[root]), captured[root])
+    return list(found.values())
 
 
 class Leak(NamedTuple):
@@ -225,40 +226,46 @@ class Leak(NamedTuple):
 
     def harmless(self, read: set[int]) -> bool:
         """Whether it is a cache: private, and overwritten before it is read, so that no step needs the last one's."""
-        return self.private and not any(id(part) in read for part in _tensors_in(self.old))
+        return self.private and not any(id(part) in read for part in tensors_in(self.old))
 
 
-def _held(modules: list[nn.Module]) -> list[Holder]:
-    """What the modules hold: attributes, buffers, parameters."""
-    parts = [part for module in modules for part in module.modules()]
-    return [
-        Holder(type(p).__name__, own, dict(own), {n: list(value) for n, value in own.items() if type(value) is list})
-        for p in parts
-        for own in (vars(p), p._buffers, p._parameters)
-    ]
+class Kept:
+    """What programs keep in Python, to be put back after a trace, which leaves tensors without values there."""
 
+    def __init__(self, *programs: Any) -> None:
+        self.found = places(*programs)
+        self.before = [(place, dict(place.values)) for place in self.found]
+        self.numbers, self.lists = numbers_in(self.found), lists_in(self.found)
+        self.generators = generators_in(self.found)
 
-def _put_back(held: list[Holder]) -> list[Leak]:
-    """Undo assignments of fake tensors, which are shapes without values; what was assigned."""
-    leaks = []
-    for owner, now, before, lists in held:
-        for name in [name for name, value in now.items() if _is_fake(value)]:
-            leaks.append(Leak(f"{owner}.{name}", name.startswith("_"), lists.get(name, before.get(name))))
-            now.pop(name)
-        for name, members in lists.items():
-            before[name][:] = members
-        now.update({name: value for name, value in before.items() if name not in now})
-    return leaks
+    def put_back(self) -> tuple[list[Leak], str | None]:
+        """What was assigned, and what else of Python a graph would not do again."""
+        moved = [f"it draws from {g.name}, a generator that is not torch's" for g in self.generators if g.moved()]
+        counts = [
+            f"it counts in Python ({place.owner}.{name}): keep the number in a tensor, and change it in place"
+            for place, name, number in self.numbers
+            if is_number(place.values.get(name)) and place.values[name] != number
+        ]
+        grown = [f"it adds to a list ({name})" for name, own, members in self.lists if len(own) != len(members)]
+        for generator in self.generators:
+            generator.put_back()
+        return self._assigned(), next(iter((*counts, *grown, *moved)), None)
+
+    def _assigned(self) -> list[Leak]:
+        leaks, copies = [], {id(own): members for _, own, members in self.lists}
+        for (owner, now), before in self.before:
+            for name in [name for name, value in now.items() if _is_fake(value)]:
+                old = before.get(name)
+                leaks.append(Leak(f"{owner}.{name}", str(name).startswith("_"), copies.get(id(old), old)))
+                del now[name]
+            now.update({n: v for n, v in before.items() if n not in now or (is_number(v) and is_number(now[n]))})
+        for _, own, members in self.lists:
+            own[:] = members
+        return leaks
 
 
 def _is_fake(value: Any) -> bool:
-    return any(isinstance(part, FakeTensor) for part in _tensors_in(value))
-
-
-def _tensors_in(value: Any) -> list[Tensor]:
-    """The tensors of a value, or of the tuple or list that it is."""
-    parts = value if isinstance(value, tuple | list) else (value,)
-    return [part for part in parts if isinstance(part, Tensor)]
+    return any(isinstance(part, FakeTensor) for part in tensors_in(value))
 
 
 def modules_of(*programs: Any) -> list[nn.Module]:

@@ -21,6 +21,7 @@ from pathscore.compiling.reading import Refusal
 from pathscore.elbos.site import SiteELBO
 from pathscore.machine import streams
 from pathscore.machine.precision import matmul_precision
+from pathscore.programs.untouched import putting_back
 
 Losses = tuple[float, ...]
 
@@ -59,6 +60,7 @@ class CompiledGraph:
         self.trained, self.single = self.capture.trained, self.capture.single
         self.parameters = list({id(p): p for p in (*parameters, *self.trained)}.values())
         self.device = device_of(self.capture.tensors)
+        self.whole: Any = None  # the step that an optimiser makes of it, where a GPU replays that too
 
     def fits(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> bool:
         """Whether this graph is for these programs, shapes, other arguments and train() or eval()."""
@@ -107,8 +109,15 @@ class CompiledGraph:
             return losses, gradients
 
         try:
-            with matmul_precision("highest"):
-                found = disagreement(compiled, lambda: self._eager(args, kwargs), self.capture.written, self.device)
+            with matmul_precision("highest"), putting_back(self.model, self.guide) as writes:
+
+                def eager() -> tuple[Losses, list[Tensor]]:
+                    with writes:
+                        return self._eager(args, kwargs)
+
+                found = disagreement(compiled, eager, self.capture.written, self.device)
+                if found is None and writes.changed():
+                    found = "the program changes a tensor in place that the graph leaves as it is"
         finally:
             self.uses = uses
         if found is not None:

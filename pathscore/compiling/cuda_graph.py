@@ -8,7 +8,7 @@ learned state stay where they are, and results are copied out.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,28 +53,55 @@ def unrecordable(capture: Capture) -> str | None:
     return f"{found[0].target} reads a value back" if found else None
 
 
+Then = Callable[[Any], tuple[Tensor, ...]]
+
+
+def composed(run: Run, then: Then) -> Run:
+    """`then` of what `run` gives."""
+    return lambda *tensors: then(run(*tensors))
+
+
 class Replay:
     """f(*captured, *inputs) from one launch. Recording moves neither state nor the random stream.
+
+    then: what follows in the same recording, a function of the results of `run`. moved: the tensors that it changes.
 
     Raises: RuntimeError where something in it cannot be recorded, as reading a value back cannot.
     """
 
-    def __init__(self, run: Run, capture: Capture, inputs: list[Tensor]) -> None:
-        self.run, self.written = run, capture.written
+    def __init__(
+        self, run: Run, capture: Capture, inputs: list[Tensor], then: Then | None = None, moved: Iterable[Tensor] = ()
+    ) -> None:
+        self.alone, self.capture = run, capture
+        self.run = run if then is None else composed(run, then)
+        self.written = list({id(t): t for t in (*capture.written, *moved)}.values())
         self.captured, self.inputs = capture.tensors, [t.clone() for t in inputs]
         self._record()
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The results for these inputs, which come after the captured tensors."""
+        """The results for these inputs, which come after the captured tensors; copies of them."""
+        return tuple(t.clone() for t in self.launch(tensors[len(self.captured) :]))
+
+    def launch(self, inputs: Iterable[Tensor]) -> tuple[Tensor, ...]:
+        """The results for these inputs, where the next launch will put its own."""
         if self._places() != self.places:  # a tensor has been given other memory, by `.to()` for one
             self._record()
-        for place, given in zip(self.inputs, tensors[len(self.captured) :], strict=True):
+        for place, given in zip(self.inputs, inputs, strict=True):
             place.copy_(given)
+        self.start = position(self.device)
         self.graph.replay()
-        return tuple(t.clone() for t in self.results)
+        return self.results
+
+    def rewind(self) -> None:
+        """Put the random stream back to where the latest launch began to draw."""
+        set_position(self.start, self.device)
+
+    def followed_by(self, then: Then, moved: Iterable[Tensor]) -> Replay:
+        """The same work with more behind it, as one recording."""
+        return Replay(self.alone, self.capture, self.inputs, then, moved)
 
     def _record(self) -> None:
-        device = device_of((*self.captured, *self.inputs))
+        device = self.device = device_of((*self.captured, *self.inputs))
         before, drawn = [t.clone() for t in self.written], streams.read(device)
         side, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
         self.graph, self.places = torch.cuda.CUDAGraph(), self._places()
@@ -104,6 +131,16 @@ class Replay:
 
     def _places(self) -> list[int]:
         return [t.data_ptr() for t in self.captured]
+
+
+def position(device: torch.device) -> int:
+    """How far the device's default generator has drawn."""
+    return torch.cuda.default_generators[device.index or 0].get_offset()
+
+
+def set_position(start: int, device: torch.device) -> None:
+    """Have the device's default generator draw from there."""
+    torch.cuda.default_generators[device.index or 0].set_offset(start)
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from torch._subclasses import FakeTensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 
+from pathscore.programs.places import tensors_in
+
 
 class Refusal(Exception):
     """Why a program cannot become one graph, in a few words."""
@@ -94,14 +96,14 @@ class Interception(TorchFunctionMode):
         self._before: list[tuple[Tensor, Tensor]] = []
 
     def put_back(self) -> None:
-        """Give scalars back the values they had: a trace does change those, on its way to their constants."""
+        """Give tensors back the values they had: a trace does change those that it takes for constants."""
         with torch.no_grad():
             for tensor, value in reversed(self._before):
                 tensor.copy_(value)
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        self._note_scalar(func, args)
+        self._note_writes(func, args, kwargs)
         if func is Tensor.item and args[0].is_floating_point():
             return Reading(args[0].detach().double())
         if func is Tensor.backward:
@@ -119,14 +121,13 @@ class Interception(TorchFunctionMode):
             self._expected.append(result)
         return result
 
-    def _note_scalar(self, func: Callable, args: tuple) -> None:
-        """Keep the value of a real scalar that an operation in place (add_, __iadd__) is about to change."""
-        own = args[0] if args else None
-        if not isinstance(own, Tensor) or isinstance(own, FakeTensor) or own.numel() != 1:
-            return
-        if getattr(func, "__name__", "").endswith("_"):
-            with _disable_current_modes(), torch.no_grad():
-                self._before.append((own, own.detach().clone()))
+    def _note_writes(self, func: Callable, args: tuple, kwargs: dict) -> None:
+        """Keep the values of real tensors that an operation in place (add_, __iadd__, out=) is about to change."""
+        in_place = getattr(func, "__name__", "").endswith("_") and args
+        for own in (*tensors_in(args[0] if in_place else None), *tensors_in(kwargs.get("out"))):
+            if not isinstance(own, FakeTensor):
+                with _disable_current_modes(), torch.no_grad():
+                    self._before.append((own, own.detach().clone()))
 
     def _numbers(self, tensor: Tensor) -> list[int]:
         """The whole numbers of a tensor of the program (a permutation, say); that they stay is an assumption."""

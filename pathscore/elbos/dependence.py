@@ -20,6 +20,7 @@ from pyro.poutine.trace_struct import Trace
 
 from pathscore.programs.marks import NONE, Watch
 from pathscore.programs.traces import sample_sites, traces
+from pathscore.programs.untouched import rehearsal, untouched
 
 TermKey = tuple[str, str]
 Depends = dict[TermKey, frozenset[str]]
@@ -31,7 +32,7 @@ def dependence(
     model: Callable, guide: Callable, args: tuple, kwargs: dict, guide_trace: Trace, names: list[str]
 ) -> tuple[Depends, frozenset[str]]:
     """Each term's latent sites, and the sites whose provenance is lost on the way to some term."""
-    with torch.random.fork_rng(), torch.no_grad():
+    with rehearsal(model, guide), torch.no_grad():
         watch = _marks(model, guide, args, kwargs, guide_trace, names)
         moved = _by_intervention(model, guide, args, kwargs, guide_trace, names)
     seen: Depends = watch.seen  # type: ignore[assignment]
@@ -47,7 +48,7 @@ def cut(
 
     The value is read as a number there (`.item()`, an index, a comparison), so its slope is not the change of the cost.
     """
-    with torch.random.fork_rng(), torch.no_grad():
+    with rehearsal(model, guide), torch.no_grad():
         moved = _by_intervention(model, guide, args, kwargs, guide_trace, [name])
         leaf = sample_sites(guide_trace)[name]["value"].detach().clone().requires_grad_()
         changed = guide_trace.copy()
@@ -109,7 +110,8 @@ def _by_intervention(
 
 
 def _replayed(model: Callable, guide: Callable, args: tuple, kwargs: dict, trace: Trace) -> tuple[Trace, Trace]:
-    return traces(model, poutine.replay(guide, trace=trace), args, kwargs)
+    with untouched(model, guide):  # each replay starts from the same state of the programs
+        return traces(model, poutine.replay(guide, trace=trace), args, kwargs)
 
 
 def _term_values(model_trace: Trace, guide_trace: Trace) -> dict[TermKey, list[torch.Tensor]]:

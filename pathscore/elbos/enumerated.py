@@ -16,6 +16,7 @@ from pathscore.elbos.members import tied
 from pathscore.elbos.structures import kind_of_call
 from pathscore.errors import UsageError, in_short
 from pathscore.programs.traces import identity, latent_sites, traces
+from pathscore.programs.untouched import rehearsal
 
 
 class EnumELBO(TraceEnum_ELBO):
@@ -50,7 +51,7 @@ class EnumELBO(TraceEnum_ELBO):
 
 def require_discrete_sites(model: Callable, guide: Callable, args: Any, kwargs: Any) -> None:
     """Raise UsageError where there is nothing to sum out."""
-    with torch.random.fork_rng(), torch.no_grad():
+    with rehearsal(model, guide), torch.no_grad():
         found = [latent_sites(trace) for trace in traces(model, guide, args, kwargs)]
     if not any(site["fn"].has_enumerate_support for sites in found for site in sites.values()):
         names = ", ".join(map(repr, {**found[0], **found[1]}))
@@ -59,7 +60,7 @@ def require_discrete_sites(model: Callable, guide: Callable, args: Any, kwargs: 
 
 def require_terms_inside(model: Callable, guide: Callable, args: Any, kwargs: Any) -> None:
     """Raise UsageError where a term depends on a site without a path, in a plate that the term lies outside of."""
-    with torch.random.fork_rng(), torch.no_grad():
+    with rehearsal(model, guide), torch.no_grad():
         model_trace, guide_trace = traces(model, guide, args, kwargs)
     latents = latent_sites(guide_trace)
     ties = tied(model_trace, guide_trace, lambda: dependence(model, guide, args, kwargs, guide_trace, list(latents))[0])

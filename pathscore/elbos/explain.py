@@ -14,6 +14,7 @@ from pathscore.elbos.plan import Plan
 from pathscore.estimators.families import family_name
 from pathscore.programs.laws import is_straight_through
 from pathscore.programs.traces import latent_sites
+from pathscore.programs.untouched import rehearsal
 
 HEADER = ("site", "distribution", "plates", "estimator", "unbiased", "KL", "rows", "a row redraws")
 
@@ -63,7 +64,7 @@ def repr_stock(self: ELBO) -> str:
 
 def explain_stock(self: ELBO, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> str:
     """A table of the guide's sites and what Pyro does there: distribution, plates, gradient, whether it is unbiased."""
-    with torch.random.fork_rng(), torch.no_grad():
+    with rehearsal(model, guide), torch.no_grad():
         sites = latent_sites(poutine.trace(guide).get_trace(*args, **kwargs))
     lines = [_stock_line(self, name, site) for name, site in sites.items()]
     evaluations = f"{self.num_particles} particle{'s' * (self.num_particles > 1)}; Pyro's own {type(self).__name__}"

@@ -28,6 +28,7 @@ from pathscore.estimators import ESTIMATORS, Auto, Estimator, Gumbel, Pathwise, 
 from pathscore.estimators.families import can_relax, family_name
 from pathscore.programs.matching import mismatch
 from pathscore.programs.traces import latent_sites, plates_of, sample_sites, traces
+from pathscore.programs.untouched import rehearsal
 
 Spec = dict[str, Estimator]
 Refuse = Callable[[Estimator], str | None]
@@ -157,7 +158,7 @@ def score_relaxations(spec: Spec, kl: str) -> None:
 
 def dry_run(model: Callable, guide: Callable, args: tuple, kwargs: dict, max_plate_nesting: float):
     """(model trace, guide trace, max_plate_nesting), checked as Pyro checks them; consumes no random numbers."""
-    with torch.random.fork_rng(), torch.no_grad():
+    with rehearsal(model, guide), torch.no_grad():
         model_trace, guide_trace = traces(model, guide, args, kwargs)
         if reason := mismatch(sample_sites(model_trace), sample_sites(guide_trace)):
             raise UsageError(reason)

@@ -33,6 +33,7 @@ from pathscore.estimators import Estimator, Site
 from pathscore.programs.broadcasting import REMEDY, obstacle, warn_of_passes
 from pathscore.programs.marks import Watch, capturing
 from pathscore.programs.traces import PlainLaws, RowPlate, latent_sites, traces
+from pathscore.programs.untouched import rehearsal
 
 CREDITS = ("plate", "graph")
 KLS = ("sampled", "analytic", "auto", "relaxed", "discrete")
@@ -133,7 +134,8 @@ class SiteELBO(ELBO):
                 kl=self.kl,
                 refuse=self.refuse,
             )
-            self._setup(plan, dry[0], dry[1])
+            with rehearsal(model, guide), torch.no_grad():
+                self._setup(plan, dry[0], dry[1])
             plan.obstacle = self._obstacle(plan, model, guide, args, kwargs)
         self._plans.keep(model, guide, args, kwargs, dry[:2], plan)
         return plan
@@ -307,13 +309,12 @@ class SiteELBO(ELBO):
         """Build the estimators' learned parts, once the shapes of their inputs are known."""
         single = Plan(1, plan.max_plate_nesting, plan.base_only().sites)
         draws = {n: Draw(s["fn"], s["value"]) for n, s in latent_sites(guide_trace).items()}
-        with torch.random.fork_rng(), torch.no_grad():
-            terms = collect(single, model_trace, guide_trace)
-            for name, site in plan.sites.items():
-                context = make_context(single, terms, draws, name)
-                if not site.known:  # what it has learned in calls of another structure stays
-                    site.estimator.setup(draws[name].fn, context)
-                    self.estimators[key_of(name)] = site.estimator.to(context)
+        terms = collect(single, model_trace, guide_trace)
+        for name, site in plan.sites.items():
+            context = make_context(single, terms, draws, name)
+            if not site.known:  # what it has learned in calls of another structure stays
+                site.estimator.setup(draws[name].fn, context)
+                self.estimators[key_of(name)] = site.estimator.to(context)
 
     @staticmethod
     def _checked(loss: Tensor) -> float:

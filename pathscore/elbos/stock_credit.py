@@ -25,9 +25,9 @@ from pathscore.elbos.dependence import dependence
 from pathscore.elbos.members import couplers
 from pathscore.elbos.structures import kind_of_call
 from pathscore.errors import UsageError
-from pathscore.programs.broadcasting import unchanged_buffers
 from pathscore.programs.marks import plain
 from pathscore.programs.traces import identity, latent_sites, traces
+from pathscore.programs.untouched import rehearsal
 
 
 class PlateCreditELBO(Trace_ELBO):
@@ -74,7 +74,7 @@ def _check_once(elbo: Any, model: Callable, guide: Callable, args: tuple, kwargs
     key = (*identity(model), *identity(guide), kind_of_call(args, kwargs))
     if not is_validation_enabled() or key in seen:
         return []
-    with torch.random.fork_rng(), torch.no_grad(), unchanged_buffers():
+    with rehearsal(model, guide), torch.no_grad():
         guide_trace = traces(model, guide, args, kwargs)[1]
         latents = latent_sites(guide_trace)
         scored = [name for name, site in latents.items() if not site["fn"].has_rsample]

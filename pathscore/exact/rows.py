@@ -19,6 +19,7 @@ from pyro.poutine.util import prune_subsample_sites, site_is_subsample
 
 from pathscore.errors import UsageError
 from pathscore.programs.traces import lawful
+from pathscore.programs.untouched import untouched
 
 _ROWS = "_rows"
 
@@ -70,7 +71,7 @@ def trial(model, guide, args, kwargs) -> tuple[list[tuple[str, Any]], int]:
 
     site["prior"] is the model's distribution at this site, None where it has none.
     """
-    with torch.random.fork_rng(cuda_in_use()), torch.no_grad():
+    with untouched(model, guide), torch.random.fork_rng(cuda_in_use()), torch.no_grad():
         guide_trace = poutine.trace(lawful(guide)).get_trace(*args, **kwargs)
         model_trace = poutine.trace(poutine.replay(lawful(model), trace=guide_trace)).get_trace(*args, **kwargs)
     for name, site in _sites(model_trace):

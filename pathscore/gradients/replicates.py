@@ -27,6 +27,7 @@ from pathscore.elbos.plan import dry_run, latent_sites
 from pathscore.errors import UsageError
 from pathscore.gradients.leaves import Key, Leaves
 from pathscore.programs.broadcasting import obstacle
+from pathscore.programs.untouched import rehearsal
 from pathscore.svi.complaints import plainly
 
 PLATE = "_pathscore_replicates"
@@ -187,7 +188,7 @@ class Weights(Passes):
 
     def __init__(self, model: Callable, guide: Callable, args: tuple, kwargs: dict | None = None) -> None:
         super().__init__(model, guide, args, kwargs)
-        with poutine.trace(param_only=True) as traced, torch.random.fork_rng(), torch.no_grad():
+        with poutine.trace(param_only=True) as traced, rehearsal(guide), torch.no_grad():
             self.guide(*args, **self.kwargs)
         self.parameters = {name: site["value"].unconstrained() for name, site in _of_type("param", traced.trace)}
         if not self.parameters:
@@ -205,7 +206,7 @@ def by_sites(model: Callable, guide: Callable, args: tuple, kwargs: dict | None 
     pair: Replicates | PassesWithLeaves = Replicates(model, guide, args, kwargs)
     if pair.obstacle is not None:
         pair = PassesWithLeaves(model, guide, args, kwargs)
-    with pair.alone() as (_, with_leaves), torch.random.fork_rng(), torch.no_grad():
+    with pair.alone() as (_, with_leaves), rehearsal(model, guide), torch.no_grad():
         with_leaves(*pair.args, **pair.kwargs)
     if not pair.leaves.tensors:
         raise UsageError(

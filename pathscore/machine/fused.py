@@ -27,7 +27,7 @@ Prepared = Callable[[Tensors, Tensor | None], None]
 def _adam(function: Callable) -> Callable[[dict, Tensors, list[dict]], Prepared]:
     def prepare(group: dict, parameters: Tensors, state: list[dict]) -> Prepared:
         first, second = ([s[name] for s in state] for name in ("exp_avg", "exp_avg_sq"))
-        counts = _joined(state, "step")
+        counts = joined(state, "step")
         steps = [s["step"] for s in state]
 
         def kernel(gradients: Tensors, divisor: Tensor | None) -> None:
@@ -93,7 +93,7 @@ def fused_kernel(optimizer: torch.optim.Optimizer, parameters: Tensors) -> Kerne
     parts = []
     for group in optimizer.param_groups:
         indices = [place[id(p)] for p in group["params"] if id(p) in place]
-        for alike in _alike(indices, parameters):
+        for alike in alike_in(indices, parameters):
             prepared = _prepared(optimizer, group, [parameters[i] for i in alike])
             if prepared is None:
                 return lambda gradients, factor: _usual_step(optimizer, parameters, gradients, factor)
@@ -115,7 +115,7 @@ def _divisor(factor: float, device: torch.device) -> Tensor:
     return torch.tensor(1 / factor, dtype=torch.float32, device=device)
 
 
-def _alike(indices: list[int], parameters: Tensors) -> list[list[int]]:
+def alike_in(indices: list[int], parameters: Tensors) -> list[list[int]]:
     """The indices grouped by type and device of their parameters: one call of a kernel takes tensors of one kind."""
     kinds: dict[Any, list[int]] = defaultdict(list)
     for i in indices:
@@ -123,23 +123,40 @@ def _alike(indices: list[int], parameters: Tensors) -> list[list[int]]:
     return list(kinds.values())
 
 
-def _joined(state: list[dict], name: str) -> Tensor:
+def joined(state: list[dict], name: str) -> Tensor:
     """One tensor for a number in the state of several parameters, each a view of it: one call then counts all."""
-    joined = torch.stack([s[name] for s in state])
-    for own, part in zip(state, joined.unbind(), strict=True):
+    if _are_joined(state, name):
+        return state[0][name]._base
+    whole = torch.stack([s[name] for s in state])
+    for own, part in zip(state, whole.unbind(), strict=True):
         own[name] = part
-    return joined
+    return whole
+
+
+def _are_joined(state: list[dict], name: str) -> bool:
+    """Whether these numbers, in this order, are the whole of one tensor already."""
+    base = state[0][name]._base
+    places = enumerate(s[name] for s in state)
+    return (
+        base is not None
+        and base.shape == (len(state),)
+        and all(own._base is base and own.storage_offset() == place for place, own in places)
+    )
 
 
 def _prepared(optimizer: torch.optim.Optimizer, group: dict, own: Tensors) -> Prepared | None:
-    plain = group.get("fused") and not group["maximize"] and not group.get("amsgrad")
-    hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
-    if type(optimizer) not in KERNELS or not plain or hooks:
+    if type(optimizer) not in KERNELS or not is_plain(optimizer, group):
         return None
     try:
         return KERNELS[type(optimizer)](group, own, [optimizer.state[p] for p in own])
     except KeyError:  # a parameter that has not made a step yet
         return None
+
+
+def is_plain(optimizer: torch.optim.Optimizer, group: dict) -> bool:
+    """Whether a step of this group is the fused kernel alone."""
+    hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    return bool(group.get("fused")) and not group["maximize"] and not group.get("amsgrad") and not hooks
 
 
 def _usual_step(optimizer: torch.optim.Optimizer, parameters: Tensors, gradients: Tensors, factor: float) -> bool:

@@ -8,18 +8,16 @@ The pair is run once with a few rows, and the densities of every row are compare
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pathscore.programs.traces import PlainLaws, RowPlate, latent_sites, plates_of, sample_sites, traces
+from pathscore.programs.untouched import rehearsal
 
 Pair = tuple[Trace, Trace]
 
@@ -38,10 +36,10 @@ REMEDY = (
 def obstacle(model: Callable, guide: Callable, args: tuple, kwargs: dict, nesting: int) -> str | None:
     """What keeps a pair from being run for several rows in one pass, with the site; None where it can.
 
-    nesting: plates of the programs. Random numbers and the buffers of modules stay as they were.
+    nesting: plates of the programs. Random numbers and what the programs keep stay as they were.
     """
     hidden = poutine.block(hide_types=["sample", "observe"])  # from whatever watches the step
-    with torch.random.fork_rng(), torch.no_grad(), unchanged_buffers(), hidden:
+    with rehearsal(model, guide), torch.no_grad(), hidden:
         return _Trial(model, guide, args, kwargs, nesting).reason()
 
 
@@ -57,26 +55,6 @@ def warn_of_passes(reason: str) -> None:
         BroadcastingWarning,
         stacklevel=2,
     )
-
-
-@contextmanager
-def unchanged_buffers() -> Iterator[None]:
-    """Put the buffers of every module that runs inside (running averages of a batch norm) back on leaving."""
-    before: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def note(module: nn.Module, _: Any) -> None:
-        for buffer in module.buffers(recurse=False):
-            before.setdefault(id(buffer), (buffer, buffer.detach().clone()))
-
-    hook = register_module_forward_pre_hook(note)
-    try:
-        yield
-    finally:
-        hook.remove()
-        with torch.no_grad():
-            for buffer, value in before.values():
-                if not torch.equal(buffer, value):
-                    buffer.copy_(value)
 
 
 class _Trial:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, TransformedDistribution
 
+from pathscore.programs.untouched import rehearsal
+
 STRAIGHT_THROUGH: dict[type, type] = {
     torch.distributions.OneHotCategoricalStraightThrough: dist.OneHotCategorical,
     dist.RelaxedOneHotCategoricalStraightThrough: dist.OneHotCategorical,
@@ -60,7 +62,7 @@ def no_inverse(fn: Any) -> str | None:
     """
     if not is_transformed(fn):
         return None
-    with torch.random.fork_rng(), torch.no_grad():
+    with rehearsal(fn), torch.no_grad():
         value = fn.sample()
         try:
             log_prob(fn, value)

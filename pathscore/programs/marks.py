@@ -74,6 +74,11 @@ class Marked(Tensor):
         given = [*args, *kwargs.values()] if kwargs else args
         return _hand_on(out, marks, lost, given)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A program that keeps a value saves it as a plain tensor."""
+        with DisableTorchFunctionSubclass():
+            return self.as_subclass(Tensor).__reduce_ex__(protocol)
+
 
 def _hand_on(out: Any, marks: Marks, lost: set[str], given: Any) -> Any:
     """Mark what an operation returns; what is no new tensor shows nothing of what depends on it from here."""

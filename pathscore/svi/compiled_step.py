@@ -1,7 +1,8 @@
 """A step of `SVI` through a compiled graph: `compiled_step(parameters, compiled, optim, …) -> (loss, norm) | None`.
 
 Forward and backward pass, the norm of the gradient and the estimators' learned state are one graph; the optimiser's
-fused kernel follows. No Pyro handler runs, and one number is read back (the norm, which says that all is finite).
+fused kernel follows, on a GPU in the same recording (`whole_step`). No Pyro handler runs, and the numbers are read back
+once (the norm says that all is finite).
 """
 
 import math
@@ -15,6 +16,7 @@ from pathscore.compiling.compiled_graph import CompiledGraph, Losses
 from pathscore.machine import streams
 from pathscore.svi.joint_optim import JointOptim
 from pathscore.svi.parameters import Parameters
+from pathscore.svi.whole_step import WholeStep, whole_step
 
 
 def compiled_step(
@@ -28,6 +30,9 @@ def compiled_step(
     graph = _graph(parameters, compiled, optim, args, kwargs, scale)
     if graph is None:
         return None
+    step = whole_step(graph, optim)
+    if step is not None:
+        return _replayed(step, args, kwargs)
     stream = streams.read(graph.device)
     found = compiled.evaluate(graph, args, kwargs)
     if found is None:
@@ -42,6 +47,14 @@ def compiled_step(
     else:
         _foreign_step(parameters, optim, graph.trained, gradients)
     return losses[0] if graph.single else losses, norm
+
+
+def _replayed(step: WholeStep, args: tuple, kwargs: dict) -> tuple[float | Losses, float] | None:
+    *losses, norm = step(args, kwargs)
+    if not math.isfinite(norm) or not all(map(math.isfinite, losses)):
+        step.rewind()
+        return None
+    return losses[0] if step.graph.single else tuple(losses), norm * step.graph.scale
 
 
 def _foreign_step(parameters: Parameters, optim: Any, trained: list[Tensor], gradients: list[Tensor]) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pathscore.machine.foreach import gradient_norm, scale_gradients
 from pathscore.machine.fused import Kernel, fused_kernel
+from pathscore.machine.fused_on_device import DeviceKernel, device_kernel
 from pathscore.svi.schedules import Schedule
 
 Named = tuple[str, Tensor]
@@ -111,10 +112,17 @@ class JointOptim(PyroOptim):
 
     def _prepare(self, gradients: list[Tensor], norm: float | None) -> None:
         """Clip the gradients and set the rates of the coming step."""
-        assert self.torch_optim is not None
         if self.clip_norm is not None and norm is not None and norm > self.clip_norm:
             scale_gradients(gradients, self.clip_norm / (norm + 1e-6))
-        if self.schedule is not None:
+        self.set_rates()
+
+    def device_kernel(self, parameters: list[Tensor]) -> DeviceKernel | None:
+        """The step of these parameters as one that a GPU can replay; None where there is no such step yet, or ever."""
+        return device_kernel(self.torch_optim, parameters) if self.torch_optim is not None else None
+
+    def set_rates(self) -> None:
+        """Give the parameter groups the rates of the coming step."""
+        if self.schedule is not None and self.torch_optim is not None:
             factor = self.schedule(self.steps)
             for group, base in zip(self.torch_optim.param_groups, self._base_rates, strict=True):
                 group["lr"] = base * factor

@@ -1,75 +1,15 @@
-"""A compiled step replayed as a CUDA graph: what a replay must get right, on an emulated GPU, and the real one if any.
-
-The emulation keeps to what a CUDA graph does: a recording holds the very tensors it was made with, a replay reads them,
-draws anew and writes into the results of the recording.
-"""
-
-from contextlib import contextmanager, nullcontext
+"""A compiled step replayed as a CUDA graph: what a replay must get right, on an emulated GPU, and the real one if any."""
 
 import pytest
 import torch
 from compiled_cases import data, losses, make
+from emulated_gpu import Kernels, builder
 from training_runs import weights
 
-from pathscore.compiling import cuda_graph
 from pathscore.compiling.compiled_elbo import CompiledELBO, EagerWarning
 from pathscore.compiling.cuda_graph import Replay, replayed
 
 CASES = [("normal", None), ("bernoulli", "nvil"), ("bernoulli", "disarm"), ("categorical", "rebar")]
-
-
-class Recorded:
-    """Stands for `torch.cuda.CUDAGraph`."""
-
-    def replay(self):
-        fn, tensors, results = self.work
-        with torch.no_grad():
-            for place, value in zip(results, fn(*tensors), strict=True):
-                place.copy_(value)
-
-
-class Kernels:
-    """A captured graph; called while recording it notes its work."""
-
-    recording = None
-
-    def __init__(self, fn):
-        self.fn = fn
-
-    def __call__(self, *tensors):
-        results = [torch.as_tensor(result).clone() for result in self.fn(*tensors)]
-        if Kernels.recording is not None:
-            Kernels.recording.work = self.fn, tensors, results
-        return results
-
-
-class Stream:
-    def __init__(self, device):
-        pass
-
-    def wait_stream(self, other):
-        pass
-
-
-@pytest.fixture
-def gpu(monkeypatch):
-    @contextmanager
-    def graph(made, stream):
-        Kernels.recording = made
-        try:
-            yield
-        finally:
-            Kernels.recording = None
-
-    for name, value in {"Stream": Stream, "current_stream": Stream, "CUDAGraph": Recorded, "graph": graph}.items():
-        monkeypatch.setattr(torch.cuda, name, value)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
-    monkeypatch.setattr(cuda_graph, "generator_apart", lambda device: nullcontext())
-    monkeypatch.setattr(cuda_graph, "refusing_to_read_back", nullcontext)
-
-
-def builder(kind=Replay):
-    return lambda capture, inputs: kind(Kernels(capture.graph), capture, inputs)
 
 
 def batches():

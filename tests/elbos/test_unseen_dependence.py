@@ -6,6 +6,7 @@ taken exactly: each of the 8 values of b is drawn once, and its gradient weighs 
 alarm, and a bias of 1e-9 is found. The planted faults are dependences of the first step alone.
 """
 
+import io
 import itertools
 import warnings
 from typing import ClassVar
@@ -202,3 +203,12 @@ def test_a_value_that_leaves_tensors_unnoticed_is_caught(monkeypatch, cls):
     monkeypatch.setattr(marks, "_hand_on", blind)
     monkeypatch.setattr(marks, "SHAPED", frozenset())
     assert bias(cls) > 1e-2
+
+
+def test_a_value_that_a_program_keeps_is_saved_as_a_plain_tensor():
+    kept = marks.marked(torch.ones(2), frozenset({"z"}), set()) * torch.ones(2, requires_grad=True)
+    file = io.BytesIO()
+    torch.save({"buffer": kept.detach()}, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=True)["buffer"]
+    assert type(loaded) is torch.Tensor and torch.equal(loaded, torch.ones(2))
