@@ -4,6 +4,7 @@ import ast
 import importlib.metadata
 import os
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -142,12 +143,14 @@ def test_a_setting_that_an_import_changes_is_noticed():
     """What `conftest.fresh_start` compares around every test sees each of these."""
     import conftest
 
-    before, folder = conftest._globals(), os.getcwd()
+    before, folder, on_end = conftest._globals(), os.getcwd(), signal.getsignal(signal.SIGTERM)
     changes = [
         (lambda: torch.set_default_dtype(torch.float64), lambda: torch.set_default_dtype(torch.float32)),
         (lambda: pyro.enable_validation(False), lambda: pyro.enable_validation(True)),
         (lambda: torch.set_num_threads(2), lambda: torch.set_num_threads(before["threads"])),
         (lambda: os.chdir("/"), lambda: os.chdir(folder)),
+        (lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN), lambda: signal.signal(signal.SIGTERM, on_end)),
+        (lambda: torch.set_grad_enabled(False), lambda: torch.set_grad_enabled(True)),
     ]
     for change, back in changes:
         change()
