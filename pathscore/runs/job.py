@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,23 @@ class Done:
 
     directory: Path
     summary: dict[str, Any]
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame with one row, indexed by the directory: the summary's figures and choices."""
+        import pandas
+
+        plain = {k: v for k, v in self.summary.items() if not isinstance(v, dict | list)}
+        return pandas.DataFrame([plain], index=pandas.Index([str(self.directory)], name="run"))
+
+    def _repr_html_(self) -> str:
+        rows = {**self.summary, "saved in": self.directory}
+        kept = {k: v for k, v in rows.items() if v is not None and v != {} and v != []}
+        cells = (f"<tr><td>{escape(str(k))}</td><td>{escape(_short(v))}</td></tr>" for k, v in kept.items())
+        return f"<table>{''.join(cells)}</table>"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def run(config: Config, call: Call | None = None) -> Done:

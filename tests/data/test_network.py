@@ -93,7 +93,7 @@ def test_a_folder_that_is_relative_is_named_in_full(tmp_path, monkeypatch, never
         ),
         (
             ModuleNotFoundError("No module named 'torchvision'", name="torchvision"),
-            "this data set is read with torchvision: pip install 'pathscore[data]'",
+            "this data set is read with torchvision: pip install torchvision",
         ),
     ],
 )
