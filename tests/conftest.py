@@ -7,6 +7,7 @@ repository; a test that asks for it is skipped where neither has MNIST. `kernel`
 
 import json
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -117,4 +118,6 @@ def _globals() -> dict[str, object]:
         "validation": torch.distributions.Distribution._validate_args,
         "pyro settings": pyro.settings.get(),
         "working directory": os.getcwd(),
+        "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+        "gradients": torch.is_grad_enabled(),
     }

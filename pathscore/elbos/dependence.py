@@ -1,8 +1,9 @@
 """Which terms of the bound depend on which latent sites, found two ways and compared.
 
-Provenance follows tensors through every operation, and is silent where a value leaves them (`.item()`, numpy, a Python
-branch, an in-place write, traced modules).  Intervention draws one site anew, keeps the others and looks at which terms
-move.  A dependence that only intervention sees means that provenance was lost: the caller is told which sites.
+Marks follow values through every operation on tensors, and say where a value leaves them (`.item()`, numpy, a Python
+branch, an in-place write): what comes later may depend on it (programs/marks.py).  Intervention draws one site anew,
+keeps the others and looks at which terms move: it sees what passes through traced modules too.  A dependence that only
+intervention sees means that marks were lost: the caller is told which sites.
 
 A term is keyed ("p", site) or ("q", site); ("prior", site) stands for the parameters of the model's distribution.
 """
@@ -15,10 +16,9 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.ops.provenance import get_provenance, track_provenance
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 
+from pathscore.programs.marks import NONE, Watch
 from pathscore.programs.traces import sample_sites, traces
 from pathscore.programs.untouched import rehearsal, untouched
 
@@ -28,29 +28,16 @@ TRIES, DRAWS = 4, 64
 """Values of a site that a dependence is looked for with, and draws to find them: a coin often falls the same way."""
 
 
-class _Track(Messenger):
-    """Marks every latent value with its site's name, as it is drawn."""
-
-    def __init__(self, names: list[str]) -> None:
-        super().__init__()
-        self.names = frozenset(names)
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        if msg["name"] in self.names and not msg["is_observed"]:
-            msg["value"] = track_provenance(msg["value"], frozenset({msg["name"]}))
-
-
 def dependence(
     model: Callable, guide: Callable, args: tuple, kwargs: dict, guide_trace: Trace, names: list[str]
 ) -> tuple[Depends, frozenset[str]]:
     """Each term's latent sites, and the sites whose provenance is lost on the way to some term."""
     with rehearsal(model, guide), torch.no_grad():
-        seen = _by_provenance(model, guide, args, kwargs, guide_trace, names)
+        watch = _marks(model, guide, args, kwargs, guide_trace, names)
         moved = _by_intervention(model, guide, args, kwargs, guide_trace, names)
-    terms = {*seen, *moved}
-    lost = {s for term in moved for s in moved[term] - seen.get(term, frozenset())}
-    empty: frozenset[str] = frozenset()
-    direct = {term: seen.get(term, empty) | moved.get(term, empty) for term in terms}
+    seen: Depends = watch.seen  # type: ignore[assignment]
+    lost = watch.lost.union(*(moved[term] - seen.get(term, NONE) for term in moved))
+    direct = {term: seen.get(term, NONE) | moved.get(term, NONE) for term in {*seen, *moved}}
     return _through_draws(direct, names), frozenset(lost)
 
 
@@ -82,8 +69,8 @@ def _through_draws(direct: Depends, names: list[str]) -> Depends:
     """Add the sites that a term depends on through later draws; `names` is in the order of the guide."""
     upstream: dict[str, frozenset[str]] = {}
     for name in names:
-        parents = direct.get(("q", name), frozenset()) - {name}
-        upstream[name] = parents.union(*(upstream.get(p, frozenset()) for p in parents))
+        parents = direct.get(("q", name), NONE) - {name}
+        upstream[name] = parents.union(*(upstream.get(p, NONE) for p in parents))
     return {term: sites.union(*(upstream[s] for s in sites)) for term, sites in direct.items()}
 
 
@@ -98,18 +85,10 @@ def parameters_of(fn: Any) -> list[torch.Tensor]:
     return [*own, *moves, *(parameter for part in parts for parameter in parameters_of(part))]
 
 
-def _by_provenance(
-    model: Callable, guide: Callable, args: tuple, kwargs: dict, guide_trace: Trace, names: list[str]
-) -> Depends:
-    with _Track(names):
-        replayed, tracked = _replayed(model, guide, args, kwargs, guide_trace)
-    tracked.compute_log_prob()
-    replayed.compute_log_prob()
-    depends: Depends = {("q", s["name"]): get_provenance(s["log_prob"]) for s in sample_sites(tracked).values()}
-    for site in sample_sites(replayed).values():
-        depends["p", site["name"]] = get_provenance(site["log_prob"])
-        depends["prior", site["name"]] = get_provenance(parameters_of(site["fn"]))
-    return depends
+def _marks(model: Callable, guide: Callable, args: tuple, kwargs: dict, guide_trace: Trace, names: list[str]) -> Watch:
+    watch = Watch(names)
+    _replayed(watch.model(model), watch.guide(guide), args, kwargs, guide_trace)
+    return watch
 
 
 def _by_intervention(

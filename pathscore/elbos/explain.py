@@ -38,7 +38,7 @@ def explain(plan: Plan, costs: str) -> Explanation:
             )
         )
     particles = f"{plan.particles} particle{'s' * (plan.particles > 1)}"
-    rows = f"{particles} + {plan.rows - plan.particles} counterfactual rows = {plan.rows} model evaluations a step"
+    rows = f"{particles} + {plan.rows - plan.particles} counterfactual rows = {plan.rows} model evaluations per step"
     passes = "in one pass" if plan.obstacle is None else "pass by pass"
     return Explanation(HEADER, lines, f"{rows}, {passes}; {costs}")
 

@@ -15,8 +15,10 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from pyro.distributions.torch_distribution import ExpandedDistribution
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -25,7 +27,8 @@ from pathscore.elbos.plan import Plan, SitePlan
 from pathscore.elbos.rows import Draw
 from pathscore.elbos.terms import Term, Terms, collect
 from pathscore.errors import UsageError
-from pathscore.estimators.families import family_of
+from pathscore.estimators.families import ENUMERABLE, family_of
+from pathscore.programs.marks import Watch
 from pathscore.programs.traces import PlainLaws
 
 
@@ -83,16 +86,17 @@ class _Passes:
         self.subsample: dict[str, Any] = {}
         self.draws: list[dict[str, Draw]] = []
         self.terms: list[Terms] = []
+        self.guide_trace = Trace()  # of the last row
 
     def run(self, held: dict[str, Tensor], kept: dict[str, Draw], own: str | None = None) -> None:
         """One row; `own`: the site whose counterfactual it is."""
         sampler = OneRow(self.plan, held, kept, self.subsample)
         with sampler:
-            guide_trace = poutine.trace(PlainLaws()(self.guide)).get_trace(*self.args, **self.kwargs)
-            replayed = poutine.replay(PlainLaws()(self.model), trace=guide_trace)
+            self.guide_trace = poutine.trace(PlainLaws()(self.guide)).get_trace(*self.args, **self.kwargs)
+            replayed = poutine.replay(PlainLaws()(self.model), trace=self.guide_trace)
             model_trace = poutine.trace(replayed).get_trace(*self.args, **self.kwargs)
         self.draws.append(sampler.draws)
-        self.terms.append(collect(self._plan_of(own), model_trace, guide_trace))
+        self.terms.append(collect(self._plan_of(own), model_trace, self.guide_trace))
 
     def _plan_of(self, own: str | None) -> Plan:
         single = replace(self.plan.base_only(), particles=1)
@@ -116,9 +120,9 @@ class _Passes:
 
 
 def pass_by_pass(
-    plan: Plan, model: Callable, guide: Callable, args: tuple, kwargs: dict
+    plan: Plan, model: Callable, guide: Callable, args: tuple, kwargs: dict, watch: Watch
 ) -> tuple[dict[str, Draw], Terms]:
-    """Draws and terms of all rows, as one pass would give them.
+    """Draws and terms of all rows, as one pass would give them; `watch` has seen all of them.
 
     Raises: UsageError where a row meets other sites than the first.
     """
@@ -132,6 +136,7 @@ def pass_by_pass(
     for name, draw in draws.items():
         event = draw.fn.event_dim
         draw.value = torch.cat([_padded(row[name].value, plan, event) for row in passes.draws])
+    plan.widen(watch.seen, passes.guide_trace)
     return draws, _stacked(plan, passes.terms)
 
 
@@ -166,10 +171,31 @@ def joined(fns: list[Any]) -> Any:
         base = joined([fn.base_dist for fn in fns])
         return dist.Independent(base, first.reinterpreted_batch_ndims, validate_args=False)
     family = family_of(first)
+    if len(fns) == 1:
+        return first
     assert family is not None
+    if family is ENUMERABLE:
+        return _joined_own(fns)
     held = {name: [getattr(fn, name) for fn in fns] for name in family.parameters}
     parameters = {n: torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0] for n, parts in held.items()}
     return getattr(dist, type(first).__name__, type(first))(**parameters, validate_args=False)
+
+
+def _joined_own(fns: list[Any]) -> Any:
+    """The same for a class that is not known here: every tensor of its batch shape is joined."""
+    shape = fns[0].batch_shape
+    parts = [fn.base_dist if isinstance(fn, ExpandedDistribution) else fn for fn in fns]
+    first, held = parts[0], [vars(part) for part in parts]
+    batch = tuple(first.batch_shape)
+    if any(isinstance(value, torch.distributions.Distribution) for value in held[0].values()):
+        raise UsageError(f"a {type(first).__name__} runs pass by pass with one particle only: take --particles 1")
+    front = (1,) * (len(shape) - len(batch))
+    copied = object.__new__(type(first))
+    copied.__dict__.update(held[0], _batch_shape=torch.Size((len(fns), *(front + batch)[1:])))
+    for name, value in held[0].items():
+        if isinstance(value, Tensor) and tuple(value.shape[: len(batch)]) == batch:
+            copied.__dict__[name] = torch.cat([part[name].reshape(front + value.shape) for part in held])
+    return copied.expand(torch.Size((len(fns), *shape[1:])))
 
 
 def _joined_noise(noises: list[Any]) -> Any:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import copy
 import fnmatch
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import torch
@@ -77,6 +77,40 @@ class Plan:
         self.rows = start
         self.order = {name: i for i, name in enumerate(self.sites)}
 
+    @cached_property
+    def watched(self) -> frozenset[str]:
+        """Sites without rows of their own that costs are withheld from as long as nothing is seen to depend on them.
+
+        A term that was not met to depend on them may do so later (a branch not yet taken, a switch of the program).
+        """
+        return frozenset(n for n, s in self.sites.items() if not s.estimator.pathwise and self._withholds(n, s))
+
+    def _withholds(self, name: str, site: SitePlan) -> bool:
+        later = [other for n, other in self.sites.items() if self.order[n] > self.order[name]]
+        coupled = self.couplers.get(name, {})
+        if any(set(site.plates) - set(other.plates) and other.name not in coupled for other in later):
+            return True
+        if self.depends is None or site.rows:
+            return False
+        return any(
+            key[0] != "prior" and name not in of and self.may_cost(name, key) for key, of in self.depends.items()
+        )
+
+    def may_cost(self, name: str, key: TermKey) -> bool:
+        """Whether a term can depend on a site at all: −log q of what was drawn before it cannot."""
+        return key[0] == "p" or self.order.get(key[1], len(self.order)) >= self.order[name]
+
+    def widen(self, seen: Mapping[TermKey, frozenset[str]], guide_trace: Trace) -> None:
+        """Charge sites, from this step on, for terms that are seen to depend on them for the first time."""
+        held = self.links if self.depends is None else self.depends
+        if all(sites <= held.get(key, frozenset()) for key, sites in seen.items()):
+            return
+        for depends in {id(d): d for d in (held, self.row_depends) if d is not None}.values():
+            depends.update({key: sites | depends.get(key, frozenset()) for key, sites in seen.items()})
+        self.couplers = members.couplers(guide_trace, lambda: held)
+        self.links = held
+        del self.watched
+
     def base_only(self) -> Plan:
         """The same sites without counterfactual rows: for evaluating the bound."""
         sites = {name: replace(s, rows=0) for name, s in self.sites.items()}
@@ -98,7 +132,7 @@ class Plan:
         except KeyError:
             raise UsageError(
                 f"sample site '{name}' was not there at the first step: a program whose sites change between steps "
-                "needs a stock objective (--elbo trace without --estimator)"
+                "needs a stock objective (--elbo trace --estimator default)"
             ) from None
 
 
@@ -148,19 +182,22 @@ def resolve(
     name, fn = site["name"], site["fn"]
     if name in found:
         return found[name], "named"
-    own = site["infer"].get("estimator")
-    patterns = [p for p in spec if p == name] or sorted(
-        (p for p in spec if fnmatch.fnmatchcase(name, p)), key=len, reverse=True
-    )
+    own, pattern = site["infer"].get("estimator"), closest(spec, name)
     if own is not None:
         estimator = make_estimator(own)
-    elif patterns and not (family_name(fn) == "delta" and patterns[0] != name):
-        estimator = copy.deepcopy(spec[patterns[0]])  # learned state belongs to one site
+    elif pattern is not None and (pattern == name or family_name(fn) != "delta" or spec[pattern].serves_points):
+        estimator = copy.deepcopy(spec[pattern])  # learned state belongs to one site
     else:
         return (Pathwise() if getattr(fn, "has_rsample", False) else Score()), "default"
     if isinstance(estimator, Auto):
         return choose(fn, particles, refuse), "auto"
     return estimator, "named"
+
+
+def closest(patterns: Iterable[str], name: str) -> str | None:
+    """The pattern that a site goes by: its own name, or the longest that matches; None where none does."""
+    found = [p for p in patterns if _matches(p, name)]
+    return max(found, key=lambda p: (p == name, len(p)), default=None)
 
 
 def legal_names(fn: Any, model_site: Any, particles: int) -> list[str]:
@@ -213,7 +250,7 @@ def make_plan(
         reason = refusal(estimator, site["fn"], model_site, particles) or here(estimator)
         if reason:
             legal = [n for n in legal_names(site["fn"], model_site, particles) if here(ESTIMATORS[n]()) is None]
-            raise UsageError(f"--estimator: site '{name}': {reason}; legal here: {', '.join(legal)}")
+            raise UsageError(f"--estimator: site '{name}': {reason}{'; legal here: ' * bool(legal)}{', '.join(legal)}")
         met = name in known
         found[key_of(name)] = estimator
         plates = tuple(sorted(f.name for f in plates_of(site)))
@@ -228,12 +265,12 @@ def make_plan(
         if credit == "graph" and lost:
             warnings.warn(
                 f"credit by graph: terms depend on {', '.join(sorted(lost))} in a way tensors do not show (.item(), "
-                "numpy, Python branches, in-place writes): every cost is credited there, as --elbo trace does",
+                "numpy, Python branches, in-place writes): every later cost counts there, as under --elbo trace",
                 stacklevel=2,
             )
     if not all(site.estimator.pathwise for site in sites.values()):  # others have costs
         plan.couplers = members.couplers(guide_trace, lambda: find()[0])
-        plan.links = find()[0] if plan.couplers else {}
+        plan.links = dict(find()[0]) if len({site.plates for site in sites.values()}) > 1 else {}
     return plan
 
 

@@ -31,6 +31,7 @@ from pathscore.elbos.terms import Term, Terms, collect
 from pathscore.errors import UsageError, unknown
 from pathscore.estimators import Estimator, Site
 from pathscore.programs.broadcasting import REMEDY, obstacle, warn_of_passes
+from pathscore.programs.marks import Watch, capturing
 from pathscore.programs.traces import PlainLaws, RowPlate, latent_sites, traces
 from pathscore.programs.untouched import rehearsal
 
@@ -48,7 +49,9 @@ class SiteELBO(ELBO):
         num_particles: K.
         max_plate_nesting: number of plate dimensions of the program; found by a dry run if not given.
         credit: "plate" (as `Trace_ELBO`) or "graph" (as `TraceGraph_ELBO`). A site with counterfactual rows is not
-            charged for terms that do not depend on it under either; "plate" sees in each step that they do not move.
+            charged for terms that do not depend on it under either: each step sees that they do not move. Under
+            "graph", each step follows the values of the other sites through the programs, so a term that comes to
+            depend on one (a branch not taken before, a switch of the program) is a cost of it from that step on.
         kl: "sampled", "analytic" (−KL(q ‖ p) in closed form at every site), "auto" (where that is legal), "relaxed"
             (`gumbel` scores its soft draw under Concrete densities) or "discrete" (under the discrete distributions,
             extended linearly: its default).
@@ -162,7 +165,7 @@ class SiteELBO(ELBO):
         return None
 
     def explain(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> str:
-        """A table of the guide's sites: distribution, plates, estimator, rows and model evaluations a step."""
+        """A table of the guide's sites: distribution, plates, estimator, rows and model evaluations per step."""
         plan = self.prepare(model, guide, *args, **kwargs)
         met = len(self._plans.of(model, guide))
         others = f"\none of {met} structures of a call that were met" if met > 1 else ""
@@ -171,8 +174,8 @@ class SiteELBO(ELBO):
     def costs(self, plan: Plan) -> str:
         """How costs are credited to sites, in words."""
         if self.credit == "graph" or not plan.slices:
-            return f"costs credited by {'dependency' if self.credit == 'graph' else 'plate'}"
-        return "costs credited by plate, without what is the same in all rows of a site"
+            return f"costs Rao–Blackwellised by {'dependency' if self.credit == 'graph' else 'plate'}"
+        return "costs Rao–Blackwellised by plate, without what is the same in all rows of a site"
 
     @torch.no_grad()
     def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
@@ -257,8 +260,11 @@ class SiteELBO(ELBO):
     def _run(
         self, plan: Plan, model: Callable, guide: Callable, args: tuple, kwargs: dict
     ) -> tuple[dict[str, Draw], Terms]:
+        watch = Watch(plan.watched if torch.is_grad_enabled() and not capturing() else ())
+        if watch.names:
+            model, guide = watch.model(model), watch.guide(guide)
         if plan.obstacle is not None:
-            return pass_by_pass(plan, model, guide, args, kwargs)
+            return pass_by_pass(plan, model, guide, args, kwargs, watch)
 
         def rowed(fn: Callable) -> Callable:
             rows = RowPlate(plan.rows, dim=-plan.max_plate_nesting - 1)
@@ -267,6 +273,7 @@ class SiteELBO(ELBO):
         with self.sampler(plan) as sampler:
             guide_trace = poutine.trace(rowed(guide)).get_trace(*args, **kwargs)
         model_trace = poutine.trace(poutine.replay(rowed(model), trace=guide_trace)).get_trace(*args, **kwargs)
+        plan.widen(watch.seen, guide_trace)
         return sampler.draws, collect(plan, model_trace, guide_trace)
 
     def _sites(self, plan: Plan, draws: dict[str, Draw], terms: Terms) -> dict[str, Site]:

@@ -2,8 +2,8 @@
 
 `max_plate_nesting` is always passed: left to guess it, Pyro runs the program once more and moves the random stream.
 K particles are one vectorised plate in front of the program's own where the program can (particles.py). Where Pyro is
-silently wrong the entry says so, or a class of our own takes the place of Pyro's (enumerated.py, mean_field.py,
-tail_adaptive.py).
+silently wrong the entry says so, or a class of our own takes the place of Pyro's (stock_credit.py, enumerated.py,
+mean_field.py, tail_adaptive.py).
 """
 
 from functools import partial
@@ -27,6 +27,7 @@ from pathscore.elbos.free_bits import FreeBitsELBO
 from pathscore.elbos.mean_field import MeanFieldELBO
 from pathscore.elbos.particles import adapting
 from pathscore.elbos.site import SiteELBO
+from pathscore.elbos.stock_credit import GraphCreditELBO, PlateCreditELBO
 from pathscore.elbos.tail_adaptive import TailAdaptiveELBO
 
 
@@ -43,27 +44,25 @@ def _entry(name: str, kind: type[ELBO], doc: str, ours: type[ELBO] | None = None
     return Objective(name=name, doc=doc, kind=kind, make=partial(_stock, ours or kind), **rules)
 
 
-def _elbo(
-    cls: type[ELBO], credit: str, *, estimators: Any = None, kl: str = "sampled", free_bits: float = 0.0, **sizes: Any
-) -> ELBO:
+def _elbo(credit: str, *, estimators: Any = None, kl: str = "sampled", free_bits: float = 0.0, **sizes: Any) -> ELBO:
     """Pyro's class, or ours where an estimator, a KL term in closed form or free bits call for it."""
     if free_bits:
         return FreeBitsELBO(estimators, free_bits=free_bits, kl=kl, credit=credit, **sizes)
     if estimators is None and kl == "sampled":
-        return _stock(cls, **sizes)
+        return _stock(PlateCreditELBO if credit == "plate" else GraphCreditELBO, **sizes)
     return SiteELBO(estimators, kl=kl, credit=credit, **sizes)
 
 
 def _elbo_entry(name: str, kind: type[ELBO], doc: str, credit: str) -> Objective:
-    make = partial(_elbo, kind, credit)
+    make = partial(_elbo, credit)
     return Objective(name=name, doc=doc, kind=kind, make=make, credit=credit, options=("kl", "free_bits"))
 
 
 PATH_ONLY = "Pyro takes this gradient along the path alone, and a discrete site has none"
 
 STOCK: tuple[Objective, ...] = (
-    _elbo_entry("trace", Trace_ELBO, "ELBO, costs credited by plate", "plate"),
-    _elbo_entry("tracegraph", TraceGraph_ELBO, "ELBO, costs credited by dependency", "graph"),
+    _elbo_entry("trace", Trace_ELBO, "ELBO, Rao–Blackwellised by plate", "plate"),
+    _elbo_entry("tracegraph", TraceGraph_ELBO, "ELBO, Rao–Blackwellised by dependency", "graph"),
     _entry(
         "meanfield",
         TraceMeanField_ELBO,

@@ -68,28 +68,27 @@ class Terms:
     def cost(self, name: str) -> Tensor:
         """Σ of the credited terms to the site's plates, without a graph: (rows, *plates).
 
-        With counterfactual rows under credit by plate, terms that do not depend on the site count where they move all
-        the same: a dependence that was not found brings no bias, and the others no noise.
+        With counterfactual rows, terms that do not depend on the site count where they move all the same: a dependence
+        that was not found brings no bias, and the others no noise.
         """
         rows = self.plan.slices.get(name)
-        if rows is None or self.plan.depends is not None:
+        if rows is None:
             return self._credited_sum(name)
         return self._sum(self._apart(name, lambda value: self._moved(value, rows)), name)
 
     def cost_in_rows(self, name: str, rows: slice) -> Tensor:
         """The cost of a site in the counterfactual rows of an earlier one, (R × K, *plates).
 
-        Under credit by plate, terms that do not depend on the site count by what they differ from their base row, which
-        is free of the site's draw there.
+        Terms that do not depend on the site count by what they differ from their base row, which is free of the site's
+        draw there.
         """
-        if self.plan.depends is not None:
-            return self.cost(name)[rows]
         return self._sum(self._apart(name, self._from_base), name)[rows]
 
     def _apart(self, name: str, reduced: Callable[[Tensor], Tensor]) -> list[tuple[Term, Tensor]]:
         """Every term and what it costs the site: in full if it is known to depend on it, else `reduced`."""
         known = {t.key for t in self.credited(name, self.plan.row_depends)}
-        values = [(t, t.value.detach().expand(self.plan.rows, *t.value.shape[1:])) for t in self.credited(name, None)]
+        terms = [t for t in self.credited(name, None) if t.key in known or self.plan.may_cost(name, t.key)]
+        values = [(t, t.value.detach().expand(self.plan.rows, *t.value.shape[1:])) for t in terms]
         return [(t, value if t.key in known else reduced(value)) for t, value in values]
 
     def _moved(self, value: Tensor, rows: slice) -> Tensor:

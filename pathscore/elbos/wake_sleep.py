@@ -16,10 +16,12 @@ from pyro import poutine
 from torch import Tensor
 
 from pathscore.elbos.importance import ImportanceELBO
+from pathscore.elbos.rows import Draw
 from pathscore.elbos.terms import Terms
 from pathscore.elbos.weights import WeightedTerms
 from pathscore.errors import UsageError
 from pathscore.estimators import Estimator, Site
+from pathscore.estimators.families import family_name, unwrap
 from pathscore.programs.traces import Unconditioned, sample_sites
 
 
@@ -29,6 +31,7 @@ class Reweighted(Estimator):
     name = "reweighted"
     formula = "Σ_k v_k ∇log q(z_k)"
     reference = "Bornschein & Bengio 2015"
+    serves_points = True  # of an autoguide, that follow a draw
 
     def surrogate(self, site: Site) -> Tensor:
         return torch.zeros_like(site.cost[0])
@@ -41,12 +44,12 @@ class WakeSleep(ImportanceELBO):
         num_particles: K, at least 2 (one weight is always 1).
         max_plate_nesting: as `SiteELBO`.
         insomnia: share of the wake phase in φ's gradient, 1 − insomnia that of the sleep phase. A sleep-phase sample
-        stands in for
-            the arguments that are the programs' observations, so a sleep phase needs `obs=` to be an argument itself.
+            stands in for the arguments that are the programs' observations, so a sleep phase needs `obs=` to be an
+            argument itself.
 
     Raises:
-        UsageError: fewer than 2 particles, an insomnia outside [0, 1], a site that names an estimator, and for a sleep
-            phase an observation that is not an argument.
+        UsageError: fewer than 2 particles, an insomnia outside [0, 1], a site that names an estimator, a point mass
+            whose place parameters move, and for a sleep phase an observation that is not an argument.
 
     References:
         Reweighted Wake-Sleep. Bornschein, Bengio, 2015.
@@ -70,6 +73,16 @@ class WakeSleep(ImportanceELBO):
             return None
         return f"wake-sleep passes no gradient through a draw, so {estimator.name} has nothing to do: leave it out"
 
+    def beside(self, draws: dict[str, Draw], terms: Terms, scores: Tensor) -> Tensor | float:
+        """Nothing more. Raises: UsageError where log q of a given value does not show what the parameters do."""
+        for name, draw in draws.items():
+            if family_name(draw.fn) == "delta" and _moved_by_parameters(draw.fn):
+                raise UsageError(
+                    f"--elbo wake-sleep: site '{name}' is a point mass that parameters move, and ∇log q of a given "
+                    "value does not train them: use --elbo iwae, or a guide with a density there"
+                )
+        return 0.0
+
     def bound(self, terms: Terms, sites: dict[str, Site]) -> tuple[Tensor, Tensor]:
         """L_K, and Σ_k v_k (log p + insomnia · log q) to be differentiated."""
         assert isinstance(terms, WeightedTerms)
@@ -85,6 +98,12 @@ class WakeSleep(ImportanceELBO):
         if self.insomnia < 1:
             surrogate = surrogate - (1 - self.insomnia) * asleep_log_q(model, guide, args, kwargs)
         return loss, surrogate
+
+
+def _moved_by_parameters(fn: Any) -> bool:
+    """Whether a gradient reaches a point mass although no draw carries one."""
+    point = unwrap(fn)
+    return any(isinstance(t, Tensor) and t.requires_grad for t in (point.v, point.log_density))
 
 
 def asleep_log_q(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Tensor:

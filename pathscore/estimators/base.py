@@ -89,6 +89,7 @@ class Estimator(nn.Module):
         needs_slope: wants `Site.slope`.
         needs_curvature: wants `Site.curvature` too.
         compares_particles: the K costs are baselines of each other (illegal where the K share one cost).
+        serves_points: a pattern with it names point masses too, which are left to their own path otherwise.
         one_at_a_time: its rows vary one variable with the others held, so the members of a plate must not share a cost.
     """
 
@@ -106,6 +107,7 @@ class Estimator(nn.Module):
     needs_curvature: bool = False
     compares_particles: ClassVar[bool] = False
     one_at_a_time: ClassVar[bool] = False
+    serves_points: ClassVar[bool] = False
 
     def refusal(self, fn: Any, particles: int = 1) -> str | None:
         """Why this estimator cannot serve a site with distribution `fn` and K particles; None when it can."""

@@ -17,6 +17,7 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -99,7 +100,14 @@ FAMILIES = (
     Family("poisson", (torch.distributions.Poisson,), ("rate",)),
     Family("gamma", (torch.distributions.Gamma,), ("concentration", "rate")),
 )
+ENUMERABLE = Family("enumerable", (), (), None, lambda fn: _listed(fn))
+"""Any other distribution that lists its values: a user's own, of a truncated count, say."""
 BY_NAME = {family.name: family for family in FAMILIES}
+
+
+def _listed(fn: Any) -> Tensor:
+    """What `enumerate_support` lists, (M, *event)."""
+    return fn.enumerate_support(expand=False).reshape(-1, *fn.event_shape)
 
 
 def unwrap(fn: Any) -> Any:
@@ -112,7 +120,8 @@ def unwrap(fn: Any) -> Any:
 def family_of(fn: Any) -> Family | None:
     """The family of `fn`, or None when it is none of the table (the path or the score can still differentiate it)."""
     inner = unwrap(fn)
-    return next((f for f in FAMILIES if isinstance(inner, f.classes)), None)
+    known = next((f for f in FAMILIES if isinstance(inner, f.classes)), None)
+    return known or (ENUMERABLE if getattr(inner, "has_enumerate_support", False) else None)
 
 
 def family_name(fn: Any) -> str:
@@ -135,9 +144,29 @@ def narrow(fn: Any, rows: slice | Tensor) -> Any:
     family = family_of(fn)
     if family is None:
         raise NotImplementedError(f"cannot take rows of a {type(fn).__name__}")
+    if family is ENUMERABLE:
+        return _narrow_own(fn, rows)
     held = {name: getattr(fn, name) for name in family.parameters}
     parameters = {name: value[rows] if isinstance(value, Tensor) else value for name, value in held.items()}
     return getattr(dist, type(fn).__name__, type(fn))(**parameters, validate_args=False)
+
+
+def _narrow_own(fn: Any, rows: slice | Tensor) -> Any:
+    """A distribution of a class that is not known here, restricted to rows: every tensor of its batch shape is."""
+    batch = tuple(fn.batch_shape)
+    kept = torch.empty(batch[:1], device="meta")[rows].shape
+    if isinstance(fn, ExpandedDistribution):
+        base = fn.base_dist
+        rowed = len(base.batch_shape) == len(batch) and base.batch_shape[0] == batch[0]
+        return (narrow(base, rows) if rowed else base).expand(torch.Size((*kept, *batch[1:])))
+    copied = object.__new__(type(fn))
+    copied.__dict__.update(vars(fn), _batch_shape=torch.Size((*kept, *batch[1:])), _validate_args=False)
+    for name, value in vars(fn).items():
+        if isinstance(value, Tensor) and tuple(value.shape[: len(batch)]) == batch:
+            copied.__dict__[name] = value[rows]
+        elif isinstance(value, torch.distributions.Distribution) and tuple(value.batch_shape) == batch:
+            copied.__dict__[name] = narrow(value, rows)
+    return copied
 
 
 def linear_log_prob(fn: Any, value: Tensor) -> Tensor:

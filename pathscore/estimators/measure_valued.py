@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from pathscore.estimators.base import Estimator, Site
-from pathscore.estimators.families import family_name, unwrap
+from pathscore.estimators.families import element_shape, family_name, unwrap
 from pathscore.estimators.relaxation import uniform
 
 
@@ -99,25 +99,39 @@ SCORED: dict[str, Callable[[Any], Any]] = {
 """Families with a parameter without a weak derivative in closed form; the distribution as a function of it alone."""
 
 
+def _one_draw_elsewhere(fn: Any, value: Tensor) -> Tensor:
+    """A multinomial draw of which one of the n, taken at random, falls into each class in turn: (C, *value)."""
+    taken = torch.distributions.OneHotCategorical(probs=value, validate_args=False).sample()
+    fewer = value - taken.to(value)
+    to = torch.eye(value.shape[-1], dtype=value.dtype, device=value.device)
+    return fewer + to.reshape(-1, *[1] * (value.ndim - 1), value.shape[-1])
+
+
 class MeasureValued(Estimator):
     """c (f(x⁺) − f(x⁻)) for every coordinate of every parameter.
 
     A Gamma's concentration and a negative binomial's number of stopping events have no weak derivative in closed form:
     these parameters are given the score function. ∂/∂p of a Binomial(n, p) is n [f(b + 1) − f(b)], b ~ Binomial(n − 1,
-    p); of a geometric, [f(b) − f(b′)] / p, b′ a negative binomial with two stopping events, plus one.
+    p); of a geometric, [f(b) − f(b′)] / p, b′ a negative binomial with two stopping events, plus one. ∂/∂p_c of a
+    Multinomial(n, p) is n f(b + e_c), b ~ Multinomial(n − 1, p): one row for each class. f(z) is taken off, which
+    changes nothing since Σ_c ∂p_c = 0.
     """
 
     name = "measure-valued"
     formula = "c [f(z⁺) − f(z⁻)] per coordinate and parameter"
     reference = "Mohamed, Rosca, Figurnov & Mnih 2020"
-    families = tuple(DERIVATIVES)
+    families = (*DERIVATIVES, "multinomial")
     one_at_a_time = True
 
     def rows(self, fn: Any) -> int:
+        if family_name(fn) == "multinomial":
+            return int(fn.event_shape.numel())
         return 2 * len(DERIVATIVES[family_name(fn)]) * int(fn.event_shape.numel())
 
     @torch.no_grad()
     def branch(self, fn: Any, value: Tensor, noise: Any) -> Tensor:
+        if family_name(fn) == "multinomial":
+            return self._elsewhere(fn, value)
         event, inner = fn.event_shape, unwrap(fn)
         one = torch.eye(event.numel(), dtype=value.dtype, device=value.device)
         one = one.reshape(-1, *[1] * (value.ndim - len(event)), *event)
@@ -128,7 +142,20 @@ class MeasureValued(Estimator):
         ]
         return torch.cat(rows)
 
+    @staticmethod
+    def _elsewhere(fn: Any, value: Tensor) -> Tensor:
+        """One variable in each of the rows, and in each of its classes."""
+        elements = element_shape(fn)
+        if unwrap(fn).total_count == 0:
+            return value.expand(int(fn.event_shape.numel()), *value.shape)
+        one = torch.eye(elements.numel(), dtype=torch.bool, device=value.device)
+        one = one.reshape(-1, 1, *[1] * (value.ndim - len(fn.event_shape)), *elements, 1)
+        return torch.where(one, _one_draw_elsewhere(unwrap(fn), value), value).flatten(0, 1)
+
     def surrogate(self, site: Site) -> Tensor:
+        if family_name(site.fn) == "multinomial":
+            costs = (site.cost[1:] - site.cost[0]).movedim(0, -1).reshape(*site.cost.shape[1:], *site.fn.event_shape)
+            return site.over_event(unwrap(site.fn).total_count * costs * unwrap(site.fn).probs)
         inner, event = unwrap(site.fn), site.fn.event_shape
         derivatives = DERIVATIVES[family_name(site.fn)]
         costs = site.cost[1:].unflatten(0, (len(derivatives), 2, event.numel()))

@@ -22,7 +22,7 @@ from pathscore.estimators.families import (
 )
 
 MAX_ROWS = 1024
-SUMMED = ("bernoulli", "onehot", "categorical", "binomial", "betabinomial", "multinomial")
+SUMMED = ("bernoulli", "onehot", "categorical", "binomial", "betabinomial", "multinomial", "enumerable")
 """Families whose variables have finitely many values."""
 
 

@@ -31,7 +31,7 @@ def parameter_names(fn: Any) -> tuple[str, ...]:
     """The parameters that a distribution was made of: a family's own, else those it keeps; none for a point mass."""
     inner = core(fn)
     family = family_of(inner)
-    if family is not None:
+    if family is not None and family.parameters:
         return family.parameters
     if isinstance(inner, dist.Delta):
         return ()

@@ -58,10 +58,10 @@ class Comparison:
 
     def notes(self) -> list[str]:
         """How the numbers were measured, in lines."""
-        learned = f"; learned parts trained for {self.warmup} steps, then frozen" if self.warmup else ""
+        frozen = f"; baselines and control variates trained for {self.warmup} steps, then frozen" if self.warmup else ""
         worst = max(row.detectable_bias for row in self.rows)
         lines = [
-            f"{self.replicates:,} gradients each (--elbo {self.elbo}) by {WHAT[self.of]}{learned}",
+            f"{self.replicates:,} gradients each (--elbo {self.elbo}) by {WHAT[self.of]}{frozen}",
             f"reference: {self.reference.source}",
             f"|z| > {MAX_Z}: biased; detectable bias (power 50 %) in the noisiest coordinate: {worst:.2g}",
         ]

@@ -51,9 +51,9 @@ def as_html(rows: Sequence[Row], notes: Sequence[str]) -> str:
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table><p>{below}</p>"
 
 
-def grid(rows: Sequence[Row]) -> str:
-    """The table alone."""
-    cells = shown(rows)
+def grid(rows: Sequence[Row], own: str | None = None) -> str:
+    """The table alone. own: the name of the row that a run trained with, which is marked."""
+    cells = shown(rows, own)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     sides = [str.ljust if i < TEXT else str.rjust for i in range(len(widths))]
     return "\n".join(
@@ -61,11 +61,12 @@ def grid(rows: Sequence[Row]) -> str:
     )
 
 
-def shown(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """Header and lines, without columns that are empty for every row; the first two stay."""
-    cells = [HEADER, *(_cells(row) for row in rows)]
+def shown(rows: Sequence[Row], own: str | None = None) -> list[tuple[str, ...]]:
+    """Header and lines, without columns that say nothing in every row; the first two stay."""
+    marks = {own: f"{own} (this run)"}
+    cells = [HEADER, *((marks.get(row.name, row.name), *_cells(row)) for row in rows)]
     columns = list(enumerate(zip(*cells[1:], strict=True)))
-    kept = [i for i, column in columns if i < TEXT or set(column) not in ({"—"}, {""})]
+    kept = [i for i, column in columns if i < TEXT or not set(column) <= {"—", "", "too few"}]
     return [tuple(line[i] for i in kept) for line in cells]
 
 
@@ -82,7 +83,6 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def _cells(row: Row) -> tuple[str, ...]:
     return (
-        row.name,
         "" if row.unbiased else "biased",
         number(row.max_abs_z, 2) if row.replicates >= ENOUGH else "too few",
         number(row.hotelling_p, 2) if row.replicates >= ENOUGH else "—",

@@ -93,7 +93,8 @@ def train(
 
     program: a name of `--model`, or your own entry that has a name at the top level of a file.
     out: the run directory, `runs/<time>-<name>` if not given. resume: the directory of a run to continue.
-    choices: the flags of the command line with "_" for "-". A resumed run keeps its own where they are not given.
+    choices: the flags of the command line with "_" for "-". A resumed run keeps its own where they are not given. Sites
+        for which no estimator is named have `auto`; estimator="default" is Pyro's own gradient.
 
     Raises: PathscoreError, one line that names the choice and the remedy.
     """
@@ -132,8 +133,7 @@ def execute(job: Assembly, call: Call) -> Done:
         rundir.sweep(directory)
         rundir.write_config(directory, config)
         call.say(heading(job, directory))
-        if job.explanation:
-            call.say(job.explanation)
+        call.say(job.explanation)
         fitted = fitted_run(job, directory, call)
         call.say("evaluating")
         with job.svi.scope():

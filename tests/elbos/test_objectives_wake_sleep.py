@@ -13,6 +13,8 @@ from objective_cases import BITS, Bit, Case, Global, Layers, Subsampled, bernoul
 from objective_normals import Line
 from objective_reference import MAX_Z, Joint, exact_gradient, sampled_gradients, wake
 from proof_statistics import judge
+from pyro.infer.autoguide import AutoDelta, AutoNormal, init_to_value
+from torch.distributions.constraints import positive
 
 from pathscore.elbos import make_elbo
 from pathscore.elbos.wake_sleep import WakeSleep
@@ -144,3 +146,48 @@ def test_refusals():
 
     with pytest.raises(UsageError, match="site 'z': wake-sleep passes no gradient through a draw, so rloo has nothing"):
         make_elbo("wake-sleep", num_particles=2).loss(case.model, named)
+
+
+def one_normal(x):
+    m = pyro.sample("m", dist.Normal(0.0, 3.0))
+    with pyro.plate("d", len(x)):
+        pyro.sample("x", dist.Normal(m, 1.0), obs=x)
+
+
+def by_hand(x):
+    loc, scale = pyro.param("loc", torch.tensor(0.3)), pyro.param("scale", torch.tensor(0.4), constraint=positive)
+    pyro.sample("m", dist.Normal(loc, scale))
+
+
+def updates(guide, x):
+    """Gradients by location and unconstrained scale."""
+    pyro.clear_param_store()
+    elbo = make_elbo("wake-sleep", num_particles=6)
+    elbo.prepare(one_normal, guide, x)
+    torch.manual_seed(1)
+    elbo.loss_and_grads(one_normal, guide, x)
+    return [p.grad for _, p in sorted(dict(pyro.get_param_store().named_parameters()).items()) if p.grad is not None]
+
+
+def test_an_autoguide_with_point_masses_has_the_update_of_the_guide_by_hand():
+    """Draw for draw."""
+    x = torch.tensor([0.5, 1.5, 2.5])
+    guide = AutoNormal(one_normal, init_loc_fn=init_to_value(values={"m": torch.tensor(0.3)}), init_scale=0.4)
+    found, expected = updates(guide, x), updates(by_hand, x)
+    assert len(found) == len(expected) == 2
+    assert found[0] == pytest.approx(expected[0])
+    assert found[1] / torch.expm1(torch.tensor(0.4)) * 0.4 * torch.tensor(0.4).exp() == pytest.approx(expected[1])
+
+
+def test_a_point_mass_that_parameters_move_is_refused_and_no_empty_list_follows():
+    x = torch.zeros(3)
+    with pytest.raises(UsageError, match="site 'm' is a point mass that parameters move") as caught:
+        make_elbo("wake-sleep", num_particles=2).loss_and_grads(one_normal, AutoDelta(one_normal), x)
+    assert "legal here" not in str(caught.value)
+
+    def named():
+        pyro.sample("z", dist.Bernoulli(0.3), infer={"estimator": "rloo"})
+
+    with pytest.raises(UsageError) as caught:
+        make_elbo("wake-sleep", num_particles=2).loss(named, named)
+    assert "legal here" not in str(caught.value)

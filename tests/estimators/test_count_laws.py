@@ -14,6 +14,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from proof_statistics import judge
+from torch.distributions import constraints
 
 from pathscore.elbos.site import SiteELBO
 from pathscore.errors import UsageError
@@ -22,6 +23,37 @@ from pathscore.estimators import ESTIMATORS, LocalExpectation, measure_valued
 N, MOST = 20_000, 60
 
 pytestmark = pytest.mark.usefixtures("float64")
+
+
+class TruncatedPoisson(dist.TorchDistribution):
+    """A user's own law: Poisson counts up to `most`."""
+
+    arg_constraints = {"rate": constraints.positive}  # noqa: RUF012
+    has_enumerate_support = True
+
+    def __init__(self, rate, most, validate_args=None):
+        self.rate, self.most = rate, most
+        super().__init__(rate.shape, validate_args=validate_args)
+
+    @property
+    def support(self):
+        return constraints.integer_interval(0, self.most)
+
+    @property
+    def _law(self):
+        counts = torch.arange(self.most + 1)
+        return torch.distributions.Categorical(logits=counts * self.rate.log()[..., None] - torch.lgamma(counts + 1.0))
+
+    def sample(self, sample_shape=()):
+        return self._law.sample(sample_shape).to(self.rate)
+
+    def log_prob(self, value):
+        return self._law.log_prob(value)
+
+    def enumerate_support(self, expand=True):
+        values = torch.arange(self.most + 1).to(self.rate).reshape(-1, *[1] * len(self.batch_shape))
+        return values.expand(-1, *self.batch_shape) if expand else values
+
 
 # The guide's law of its leaves, their values, the prior, and the values of one variable.
 LAWS = {
@@ -40,6 +72,7 @@ LAWS = {
         range(MOST),
     ),
     "poisson": (lambda a: dist.Poisson(a.exp()), ((0.3, -0.4),), dist.Geometric(0.5), range(MOST)),
+    "truncated": (lambda a: TruncatedPoisson(a.exp(), 4), ((0.3, 1.2),), dist.Binomial(4, 0.3), range(5)),
     "multinomial": (
         lambda a: dist.Multinomial(3, logits=a),
         ((0.3, -0.5, 0.1),),
@@ -50,7 +83,8 @@ LAWS = {
 SERVED = {
     "binomial": {"enum", "local", "measure-valued"},
     "betabinomial": {"enum", "local"},
-    "multinomial": {"enum", "local"},
+    "truncated": {"enum", "local"},
+    "multinomial": {"enum", "local", "measure-valued"},
     "geometric": {"measure-valued"},
     "negativebinomial": {"measure-valued"},
     "poisson": {"measure-valued"},
@@ -157,6 +191,20 @@ def test_a_planted_fault_is_caught(fault, monkeypatch):
     assert not verdict(law, "measure-valued").passes
 
 
+@pytest.mark.parametrize("fault", ["the first class loses the draw", "classes in another order"])
+def test_a_planted_fault_of_the_multinomial_is_caught(fault, monkeypatch):
+    right = measure_valued._one_draw_elsewhere
+
+    def wrong(fn, value):
+        if "order" in fault:
+            return right(fn, value).flip(0)
+        first = torch.eye(value.shape[-1])[(value > 0).long().argmax(-1)]
+        return value - first + torch.eye(value.shape[-1]).reshape(-1, *[1] * (value.ndim - 1), value.shape[-1])
+
+    monkeypatch.setattr(measure_valued, "_one_draw_elsewhere", wrong)
+    assert not verdict("multinomial", "measure-valued").passes
+
+
 class ForgetsAValue(LocalExpectation):
     def surrogate(self, site):
         site.cost[-1] = 0
@@ -165,3 +213,25 @@ class ForgetsAValue(LocalExpectation):
 
 def test_a_value_left_out_is_caught():
     assert not verdict("binomial", ForgetsAValue()).passes
+
+
+def test_a_law_of_ones_own_runs_pass_by_pass_too():
+    """The program reads a number: the sum is that of a pass for each value, with any number of particles."""
+    leaf = torch.tensor(0.3, requires_grad=True)
+
+    def model():
+        z = pyro.sample("z", TruncatedPoisson(torch.tensor(1.0), 4))
+        pyro.sample("x", dist.Normal(float(z), 1.0), obs=torch.tensor(2.0))
+
+    def guide():
+        pyro.sample("z", TruncatedPoisson(leaf.exp(), 4))
+
+    z, q = torch.arange(5.0), TruncatedPoisson(leaf.exp(), 4)
+    cost = TruncatedPoisson(torch.tensor(1.0), 4).log_prob(z) + dist.Normal(z, 1.0).log_prob(torch.tensor(2.0))
+    exact = torch.autograd.grad(-(q.log_prob(z).exp() * (cost - q.log_prob(z))).sum(), leaf)[0]
+    for particles in (1, 3):
+        leaf.grad = None
+        with pytest.warns(UserWarning, match="once for each particle"):
+            SiteELBO("enum", num_particles=particles, max_plate_nesting=0).loss_and_grads(model, guide)
+        assert leaf.grad.item() == pytest.approx(exact.item(), abs=1e-10)
+    SiteELBO("rloo", num_particles=3, max_plate_nesting=0, vectorize_particles=False).loss_and_grads(model, guide)

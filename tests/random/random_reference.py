@@ -187,9 +187,9 @@ class Reference:
         size = States(self.program, self.p, self.runs()[0], only).count
         return max((K for K in range(2, 5) if math.comb(size + K - 1, K) <= self.MOST_MULTISETS), default=1)
 
-    def wake(self, K: int) -> Tensor:
-        """What has the wake phases' gradient."""
-        return self._mean(partial(self._weighted, K=K, of=partial(wake, K=K)))
+    def wake(self, K: int, whole: bool = False) -> Tensor:
+        """What has the wake phases' gradient; whole: with one weight for the whole program."""
+        return self._mean(partial(self._weighted, K=K, of=partial(wake, K=K), whole=whole))
 
     def _weighted(self, members: dict[Frame, tuple], K: int, of, whole: bool = False) -> Tensor:
         shared = () if whole else self.shared

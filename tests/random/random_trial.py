@@ -138,18 +138,19 @@ def choices(bench: "Bench", rng: random.Random) -> Iterator[Choice]:
     program, reference = bench.program, Reference(bench.program, bench.single)
     rescaled = any(s.observed and s.scale != 1 for s in program.model)  # refused by all importance weights
     names = [name for name in OBJECTIVES if not (rescaled and name in WEIGHTED)]
+    names = [name for name in names if name != "rws" or _one_datum(program)]
     while True:
         name = rng.choice(names)
-        least = 2 if name in ("vimco", "ovis", "wake-sleep", "renyi") else 1
-        most = reference.most_particles(name == "renyi") if name in WEIGHTED else 4
-        if most < least or (name in WITHOUT_STRAIGHT and any("-st" in s.guide for s in program.guide)):
+        least = 2 if name in ("vimco", "ovis", "wake-sleep", "renyi", "rws") else 1
+        most = reference.most_particles(name in ("renyi", "rws")) if name in WEIGHTED else 4
+        if most < least or (name in WITHOUT_STRAIGHT and _straight(program)):
             continue
         if name == "enum" and not _enumerable(program):
             continue
         particles = rng.randint(least, most)
         options = {"alpha": rng.choice([-1.0, 0.5])} if name == "vr" else {}
-        spec = None if name in STOCK else _estimators(program, rng)
-        if name in ("trace", "tracegraph") and rng.random() < 0.2:
+        spec = None if name in STOCK or _pyros_own(program, name, rng) else _estimators(program, rng)
+        if spec and name in ("trace", "tracegraph") and rng.random() < 0.2:
             options = {"kl": "auto"}
         yield Choice(name, spec, particles, options)
 
@@ -160,17 +161,52 @@ def _enumerable(program: Program) -> bool:
     return not {"branch", "mixed"} & set(reads) and not any(f.kind == "sequential" for f in program.frames)
 
 
-STOCK = ("meanfield", "enum", "renyi", "wake-sleep")
+def _pyros_own(program: Program, name: str, rng: random.Random) -> bool:
+    """Whether to take Pyro's own gradient of the ELBO, where it is right.
+
+    It is biased at straight-through laws; where a later draw couples the members of a plate (coupled); and, credited by
+    dependency, where a value is read as a Python number.
+    """
+    if name not in ("trace", "tracegraph") or rng.random() < 0.6:
+        return False
+    numbers = any(r.how == "branch" for s in (*program.model, *program.guide) for r in s.all_reads)
+    return not (_straight(program) or coupled(program) or (numbers and name == "tracegraph"))
+
+
+def coupled(program: Program) -> bool:
+    """Whether the guide draws a site outside a plate given the members of an earlier one inside it."""
+    above: dict[str, set[str]] = {}
+    plates = {s.name: {f for f in s.frames if not f.looped} for s in program.guide}
+    for site in program.guide:
+        read = {r.site for r in site.guide_reads}
+        above[site.name] = read.union(*(above.get(name, set()) for name in read))
+        if any(plates[name] - plates[site.name] for name in above[site.name]):
+            return True
+    return False
+
+
+def _straight(program: Program) -> bool:
+    return any("-st" in s.guide for s in program.guide)
+
+
+def _one_datum(program: Program) -> bool:
+    """Whether Pyro's reweighted wake-sleep takes the program for one data point, with a density at every site."""
+    plates = [f for f in program.frames if not f.looped]
+    return program.bare and all(f.full == 1 for f in plates) and all(s.guide != "point" for s in program.guide)
+
+
+STOCK = ("meanfield", "enum", "renyi", "wake-sleep", "rws")
 """Objectives that take no estimators."""
-WITHOUT_STRAIGHT = ("meanfield", "enum", "renyi")
+WITHOUT_STRAIGHT = ("meanfield", "enum", "renyi", "rws")
 """Pyro's own, which warn that a straight-through law is biased there."""
-WEIGHTED = ("iwae", "vimco", "ovis", "dreg", "vr", "renyi", "wake-sleep")
+WEIGHTED = ("iwae", "vimco", "ovis", "dreg", "vr", "renyi", "wake-sleep", "rws")
 OBJECTIVES: dict[str, Callable[[Reference, Choice], tuple[Tensor, Tensor]]] = {
     **dict.fromkeys(("trace", "tracegraph", "meanfield", "enum"), lambda r, c: (r.elbo(),) * 2),
     **dict.fromkeys(("iwae", "vimco", "ovis", "dreg"), lambda r, c: (r.bound(c.particles),) * 2),
     "vr": lambda r, c: (r.bound(c.particles, c.options["alpha"]),) * 2,
     "renyi": lambda r, c: (r.bound(c.particles, whole=True),) * 2,
     "wake-sleep": lambda r, c: (r.bound(c.particles), r.wake(c.particles)),
+    "rws": lambda r, c: (r.bound(c.particles, whole=True), r.wake(c.particles, whole=True)),
 }
 """Objective → the exact value, and the quantity whose gradient it follows."""
 NAMES = [name for name, cls in ESTIMATORS.items() if cls.unbiased]
@@ -253,7 +289,8 @@ class Bench:
         for _ in range(calls):
             for leaf in self.p.values():
                 leaf.grad = None
-            losses.append(float(elbo.loss_and_grads(*self.pair)) / self.copies)
+            loss = elbo.loss_and_grads(*self.pair)  # Pyro's rws has one loss for the model, and one for the guide
+            losses.append(float(loss[0] if isinstance(loss, tuple) else loss) / self.copies)
             found.append(self._gradient())
         return torch.tensor(losses), torch.cat(found)
 
