@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import platform
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -27,7 +28,9 @@ def main() -> None:
     """Measure, print a table, and write JSON if it is asked for."""
     args = parser().parse_args()
     torch.set_float32_matmul_precision(args.matmul_precision)
-    cases = [TINY] if args.tiny else [CASES[name] for name in args.cases]
+    # The wide case takes seconds a step on one core.
+    named = args.cases or [name for name in CASES if args.device == "cuda" or name != "wide"]
+    cases = [TINY] if args.tiny else [CASES[name] for name in named]
     if args.what == "evaluation":
         for threads in args.threads:
             torch.set_num_threads(threads)
@@ -41,17 +44,19 @@ def main() -> None:
             print(f"{case.name:16}", ", ".join(f"{name} {ms:.3f} ms" for name, ms in parts(case, clock).items()))
         return
     numpyro = args.numpyro if "numpyro" in args.variants and has_numpyro(args.numpyro) else None
-    variants = tuple(name for name in (VARIANTS | EXTRA) if name in args.variants)
-    plan = Plan(args.rounds, args.seconds, args.cpu_time, numpyro, variants)
+    there = (*args.variants, "handwritten-graph") if args.device == "cuda" else args.variants
+    variants = tuple(name for name in (VARIANTS | EXTRA) if name in there)
+    plan = Plan(args.rounds, args.seconds, args.cpu_time, numpyro, variants, args.device)
     if args.tiny:
         plan = dataclasses.replace(plan, rounds=1, seconds=0.01)
     if "numpyro" in args.variants and numpyro is None:
         print(f"without NumPyro ({args.numpyro} cannot import it): pip install -e '.[numpyro]', or --numpyro PYTHON")
+    print(hardware(args.device))
     rows = [row for threads in args.threads for row in measure(cases, threads, plan)]
     print(table(rows))
     if args.json:
         args.json.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
-    if args.tiny or args.ratios:
+    if args.tiny or args.ratios or args.device != "cpu":
         return
     for case in cases:
         print(f"\n{case.name}: {flops(case) / 1e6:.1f} million operations in matrix products")
@@ -67,8 +72,9 @@ def parser() -> argparse.ArgumentParser:
         choices=["steps", "parts", "evaluation"],
         help="steps: time of a training step; parts: of each part of a compiled step; evaluation: of a log-likelihood",
     )
-    made.add_argument("--cases", default=list(CASES), type=_among(CASES), help=f"cases, from {', '.join(CASES)}")
+    made.add_argument("--cases", type=_among(CASES), help=f"cases, from {', '.join(CASES)}")
     made.add_argument("--variants", default=ALL, type=_among((*ALL, *EXTRA)), help=f"variants, from {', '.join(ALL)}")
+    made.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where steps are timed")
     made.add_argument("--ratios", action="store_true", help="leave out build times, memory and the whole run")
     made.add_argument("--matmul-precision", default="highest", choices=["highest", "high", "medium"])
     made.add_argument("--threads", default="1", type=_numbers, help="numbers of intra-op threads, for example 1,2")
@@ -93,14 +99,28 @@ def described(case: Case, *amount: int) -> str:
 
 def table(rows: list[Timing]) -> str:
     """The rows as text: times, ratios, and the share of the step's time that its matrix products alone take."""
-    head = f"{'case':16} {'variant':21} {'threads':>7} {'ms':>8} {'/ by hand':>9} {'/ numpyro':>9} {'products':>8}"
+    head = f"{'case':16} {'variant':21} {'threads':>7} {'ms':>8} {'/ by hand':>9} {'/ numpyro':>9} {'/ graph':>9} "
+    head += f"{'/ pyro':>9} {'products':>8}"
     lines = [
         f"{row.case:16} {row.variant:21} {row.threads:7d} {row.milliseconds:8.3f} {row.ratio_to_handwritten:9.2f} "
-        + (f"{row.ratio_to_numpyro:9.2f}" if row.ratio_to_numpyro is not None else f"{'–':>9}")
+        + " ".join(map(_ratio, (row.ratio_to_numpyro, row.ratio_to_graph, row.ratio_to_pyro)))
         + f" {100 * row.share_of_products:6.0f} %"
         for row in rows
     ]
     return "\n".join([head, *lines])
+
+
+def _ratio(value: float | None) -> str:
+    return f"{value:9.3f}" if value is not None else f"{'–':>9}"
+
+
+def hardware(device: str) -> str:
+    """The processor's model, and the card's where steps are timed on one."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    found = models[0] if models else platform.processor() or "an unknown processor"
+    return f"{found}, {torch.cuda.get_device_name()}" if device == "cuda" else found
 
 
 def _among(names: Iterable[str]) -> Callable[[str], list[str]]:

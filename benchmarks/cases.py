@@ -40,7 +40,9 @@ class Case:
 
     def data(self) -> Tensor:
         """A batch x (B, X)."""
-        return (torch.rand(self.batch, self.data_size, generator=torch.Generator().manual_seed(0)) < 0.15).float()
+        generator = torch.Generator("cpu").manual_seed(0)
+        u = torch.rand(self.batch, self.data_size, generator=generator, device="cpu")
+        return (u < 0.15).float().to(torch.get_default_device())
 
 
 CASES: dict[str, Case] = {
@@ -49,5 +51,6 @@ CASES: dict[str, Case] = {
         Case("digits", 64, 128, 8, 128, "normal"),
         Case("mnist-normal", 784, 400, 50, 256, "normal"),
         Case("mnist-bernoulli", 784, None, 200, 100, "bernoulli", "disarm", 2),
+        Case("wide", 784, 2048, 128, 1024, "normal"),
     )
 }

@@ -37,6 +37,38 @@ def handwritten(case: Case, wrap: Callable[[Loss], Loss] = lambda loss: loss) ->
     return step
 
 
+def handwritten_graph(case: Case) -> Step:
+    """`handwritten` as one CUDA graph: loss, backward pass and capturable Adam; one copy in, one number out."""
+    encoder = network(case.data_size, case.hidden, case.raw)
+    decoder = network(case.latents, case.hidden, case.data_size)
+    loss_of = LOSSES[case.latent](encoder, decoder)
+    adam = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3, fused=True, capturable=True)
+    place, graph, stream = case.data(), torch.cuda.CUDAGraph(), torch.cuda.Stream()
+
+    def work() -> Tensor:
+        adam.zero_grad(set_to_none=True)
+        loss, surrogate = loss_of(place)
+        surrogate.backward()
+        adam.step()
+        return loss
+
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
+    with torch.cuda.graph(graph):
+        loss = work()
+
+    def step(x: Tensor) -> float:
+        place.copy_(x)
+        graph.replay()
+        return loss.item()
+
+    step.memory = encoder, decoder, adam  # which the graph reads and writes, and does not keep
+    return step
+
+
 def network(inputs: int, hidden: int | None, outputs: int) -> nn.Module:
     """One hidden layer of tanh, or none."""
     if hidden is None:

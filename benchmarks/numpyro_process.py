@@ -26,15 +26,16 @@ def has_numpyro(python: str) -> bool:
 class NumPyro:
     """A child process that has compiled the step of a case. `build`: the seconds that this took."""
 
-    def __init__(self, case: Case, threads: int, python: str = sys.executable, cpu_time: bool = False):
+    def __init__(self, case: Case, threads: int, python: str = sys.executable, cpu_time: bool = False, device="cpu"):
         one = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" if threads == 1 else ""
-        processors = sorted(os.sched_getaffinity(0))[:threads]
+        processors = sorted(os.sched_getaffinity(0))[: threads if device == "cpu" else None]
+        on = {"JAX_PLATFORMS": device, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         self.process = subprocess.Popen(
             [python, str(CHILD)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "XLA_FLAGS": one, "JAX_PLATFORMS": "cpu"},
+            env={**os.environ, "XLA_FLAGS": one if device == "cpu" else "", **on},
             # XLA's settings still allow a second thread; limiting the processors to the number of threads does not.
             preexec_fn=lambda: os.sched_setaffinity(0, processors),
         )

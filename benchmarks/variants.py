@@ -1,7 +1,7 @@
 """The table `VARIANTS`: name → a function of a `Case` that returns `step(x) -> loss`.
 
 "numpyro" is not in the table, because it runs in a separate process (numpyro_process.py). `EXTRA` is measured only when
-it is named.
+it is named; `handwritten-graph` needs a GPU, and is measured there.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import torch
 from pyro.infer import Trace_ELBO
 
 from benchmarks.cases import Case
-from benchmarks.handwritten import Step, handwritten
+from benchmarks.handwritten import Step, handwritten, handwritten_graph
 from guides import AmortizedGuide
 from models import VAE
 from pathscore.compiling.compiled_elbo import CompiledELBO
@@ -79,4 +79,4 @@ VARIANTS: dict[str, Callable[[Case], Step]] = {
     "compiled": compiled,
 }
 
-EXTRA: dict[str, Callable[[Case], Step]] = {"compiled-plain": compiled_plain}
+EXTRA: dict[str, Callable[[Case], Step]] = {"compiled-plain": compiled_plain, "handwritten-graph": handwritten_graph}

@@ -43,11 +43,11 @@ TABLES = {
         f"gradients runs/bernoulli --warmup 1000 --estimators {DISCRETE},local,measure-valued",
     ),
     "two-plate": (
-        "Two layers, 16 and 8 bits, costs credited by plate",
+        "Two layers, 16 and 8 bits, Rao–Blackwellised by plate",
         "gradients runs/two --elbo trace --estimators score,score-avg,rloo,disarm,rebar",
     ),
     "two-graph": (
-        "The same, costs credited by dependency",
+        "The same, Rao–Blackwellised by dependency",
         "gradients runs/two --elbo tracegraph --estimators score,score-avg,rloo,disarm,rebar",
     ),
 }

@@ -5,6 +5,7 @@ shows a traceback only under `--debug`. Nothing here imports torch.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -15,7 +16,7 @@ class PathscoreError(ValueError):
 
     def __str__(self) -> str:
         """The line alone: to an error raised inside a program, Pyro adds the shapes of all its sites."""
-        return super().__str__().split("\nTrace Shapes:")[0]
+        return re.split(r"\n\s*Trace Shapes:", super().__str__())[0]
 
 
 class UsageError(PathscoreError):

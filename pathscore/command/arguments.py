@@ -18,7 +18,18 @@ from typing import Annotated, Any
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from pathscore.config import FILLED, FREE, GROUPS, Config, config_class, option, options_of
+from pathscore.config import (
+    FILLED,
+    FREE,
+    GROUPS,
+    PYROS,
+    Config,
+    by_pattern,
+    completed,
+    config_class,
+    option,
+    options_of,
+)
 from pathscore.config.options import Option
 from pathscore.errors import UsageError, suggest
 from pathscore.programs.lookup import find, names_of_programs, place_name
@@ -56,6 +67,7 @@ def parse(words: Sequence[str], prog: str) -> tuple[Config, Invocation]:
     config, _ = read(words, prog, lengthened(under(base, word), first))
     if call.resume is not None:
         refuse_changes(base, config)
+        config = dataclasses.replace(config, estimator=base.estimator)  # whole, where the flag repeats a part of it
     return config.validate(), call
 
 
@@ -122,6 +134,8 @@ def refuse_changes(base: Config, config: Config) -> None:
     """Raise UsageError when a flag contradicts the resumed run."""
     for name, item in options_of(type(config)).items():
         was, now = getattr(base, name, None), getattr(config, name)
+        if name == "estimator" and was and now:
+            now = completed(now, by_pattern(was).get("*", PYROS))
         # A schedule that depends on the length of the run would have been different from the first step on.
         free = name in FREE and not (name in ("epochs", "steps") and base.schedule in ("cosine", "linear"))
         if was != now and not free:

@@ -9,7 +9,8 @@ from pathscore.config.options import FILLED, between, option
 
 USAGE = """usage: pathscore compare RUN_DIR RUN_DIR … [flags]
 
-Paired differences between runs on the same held-out data: writes comparison.html and comparison.json.
+Paired differences between runs on the same held-out data: writes comparison.html,
+comparison.json, comparison.csv and comparison.tex.
 
 """
 
@@ -36,5 +37,6 @@ def main(words: Sequence[str]) -> int:
 
     progress = progress_lines(request.quiet)
     with threads(request.threads):
-        print(compare(directories, points=request.points, samples=request.samples, out=request.out, progress=progress))
+        found = compare(directories, points=request.points, samples=request.samples, out=request.out, progress=progress)
+    print(found.path)
     return 0

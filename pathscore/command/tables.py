@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pathscore.config import config_class
+from pathscore.config import PYROS, config_class
 from pathscore.data import DATASETS, Dataset
 from pathscore.elbos import ELBOS
 from pathscore.errors import UsageError, unknown
@@ -42,7 +42,10 @@ def tables() -> dict[str, dict[str, str]]:
         "--model": {name: listed.doc for name, listed in beside("models").MODELS.items()},
         **{flag: dict(table) for found in own for flag, table in found.items()},
         "--elbo": {name: entry.doc for name, entry in ELBOS.items()},
-        "--estimator": {name: estimator_line(cls) for name, cls in ESTIMATORS.items()},
+        "--estimator": {
+            PYROS: "Pyro's own gradient: pathwise where there is a path, else score; names every site at once",
+            **{name: estimator_line(cls) for name, cls in ESTIMATORS.items()},
+        },
         "--dataset": {name: f"{source.doc}; {' and '.join(source.holds)}" for name, source in DATASETS.items()},
     }
 

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pathscore.config.choices import CHOICES
 from pathscore.config.options import (
     FILLED,
     FRACTION,
@@ -38,10 +39,29 @@ DEVICE = Check("must be auto, cpu, mps, cuda or cuda:N", lambda value: DEVICES.f
 NOT_ONE = Check("must be finite and not 1", lambda value: abs(value) < math.inf and value != 1)
 
 
+PYROS = "default"
+"""The word of `--estimator` for Pyro's own gradient: the path where there is one, and the score function elsewhere."""
+
+
+def by_pattern(text: str) -> dict[str, str]:
+    """Site pattern → estimator, as words: "disarm" → {"*": "disarm"}, "z1=disarm,z2=gumbel(temperature=0.3)" → two."""
+    found = {}
+    for part in re.split(r",(?![^()]*\))", text):  # commas outside parentheses
+        site, _, name = part.partition("(")[0].rpartition("=")
+        found[site.strip() or "*"] = name.strip() + part[len(part.partition("(")[0]) :]
+    return found
+
+
 def named(text: str) -> list[str]:
     """The estimators in the value of a flag: "z1=disarm,z2=gumbel(temperature=0.3)" → disarm, gumbel."""
-    parts = re.split(r",(?![^()]*\))", text)  # commas outside parentheses
-    return [part.split("(")[0].split("=")[-1].strip() for part in parts]
+    return [word.partition("(")[0] for word in by_pattern(text).values()]
+
+
+def completed(estimator: str | None, rest: str) -> str:
+    """With the estimator `rest` where none is named: None → rest, "z1=disarm" → "z1=disarm,*=<rest>"."""
+    if estimator is None:
+        return rest
+    return estimator if "*" in by_pattern(estimator) else f"{estimator},*={rest}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +84,11 @@ class Objective:
 
     elbo: str = option("trace", "objective that is maximised (see pathscore list)", choices="elbo")
     estimator: str | None = option(
-        None, "gradient estimator of each sample site; none: Pyro's own", choices="estimator", names=named, form=SITES
+        None,
+        "gradient estimator of each sample site; none: auto (vimco, ovis: their own); default: Pyro's own gradient",
+        choices=(PYROS, *CHOICES["estimator"]),
+        names=named,
+        form=SITES,
     )
     particles: int | None = option(None, "particles: draws of z per data point", check=between(1, 10**6), none="auto")
     alpha: float = option(0.0, "order of the Rényi bound (0: importance-weighted)", check=NOT_ONE)

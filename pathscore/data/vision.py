@@ -13,6 +13,8 @@ def vision() -> ModuleType:
     try:
         import torchvision.datasets
     except (ImportError, RuntimeError, OSError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "torchvision":
+            raise DataError("this data set is read with torchvision: pip install torchvision") from None
         reason = str(error).splitlines()[0]
         raise DataError(
             f"torchvision cannot be imported ({reason}): install torch and torchvision together, in one command"

@@ -1,7 +1,7 @@
 """How far to trust a trained guide: draws in ArviZ's schema, diagnostics by name, and a page people can look at.
 
-`to_arviz(model, guide, x)` and `examine(model, guide, x)` work for any Pyro pair; pages of run directories are made in
-`pathscore.reports`. `DIAGNOSTICS` is the table of what is examined, in the order of the page:
+`to_arviz(model, guide, x)` and `examine(model, guide, x) -> Report` work for any Pyro pair; pages of run directories
+are made in `pathscore.reports`. `DIAGNOSTICS` is the table of what is examined, in the order of the page:
 adding one is one file in `sections/` with `section(subject) -> Section`, and one entry here. Everything is imported
 when it is first used.
 """
@@ -39,13 +39,18 @@ DIAGNOSTICS: dict[str, Diagnostic] = dict(
         _entry("chains", "NUTS on a few data points, continuous latents"),
         _entry("calibration", "simulation-based ranks with a simultaneous band; coverage of central intervals"),
         _entry("latent", "active units, KL per unit, aggregate posterior, embedding, traversals"),
-        _entry("predictive", "PAVA reliability of pixels, rootogram and ranks of a summary"),
-        _entry("samples", "held-out data, reconstructions, samples"),
+        _entry(
+            "predictive",
+            "ranks and rootogram of a summary, reliability of predicted probabilities; posterior predictive checks",
+        ),
+        _entry("loo", "PSIS-LOO of programs with global latents, corrected for the guide"),
+        _entry("samples", "data, reconstructions, samples"),
     ]
 )
 
 _HOME = {
     "Effort": "subject",
+    "Report": "report",
     "calibrate": "calibration",
     "examine": "examining",
     "mcmc_to_arviz": "mcmc",

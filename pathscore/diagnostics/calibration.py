@@ -20,7 +20,7 @@ from scipy import stats
 from pathscore.diagnostics import uniformity
 from pathscore.diagnostics.layout import Layout, Site
 from pathscore.diagnostics.programs import guide_values, prepare, simulate
-from pathscore.diagnostics.rows import data_site, require_amortised, with_data
+from pathscore.diagnostics.rows import data_places, require_amortised, with_data
 from pathscore.diagnostics.seeding import seeded
 from pathscore.errors import UsageError
 
@@ -96,17 +96,17 @@ def calibrate(
 ) -> Calibration:
     """Simulate N replicates from the model and rank the true latents among L draws of the guide.
 
-    Rows of the data plate serve as replicates, all at a time. Raises UsageError where the model has several observed
-    sites, a latent outside the data plate, or an observation that isn't an argument.
+    Rows of the data plate serve as replicates, all at a time. Raises UsageError where the model has no observed site, a
+    latent outside the data plate, or an observation that isn't an argument.
     """
     with torch.no_grad(), seeded(seed):
         layout = prepare(model, guide, args)
         observed, latents = _amortised(layout, args)
-        rounds = -(-replicates // observed.shape[0])
+        rounds = -(-replicates // observed[0].shape[0])
         values = simulate(model, layout, rounds, args)
         pits: dict[str, list[np.ndarray]] = {site.name: [] for site in latents}
         for i in range(rounds):
-            simulated = with_data(layout, args, values[observed.name][i])
+            simulated = with_data(layout, args, {site.name: values[site.name][i] for site in observed})
             if i == 0:
                 require_amortised(model, guide, layout, args, simulated)
             drawn = guide_values(guide, layout, draws, simulated)
@@ -115,14 +115,16 @@ def calibrate(
     return Calibration({name: np.concatenate(parts)[:replicates] for name, parts in pits.items()}, draws)
 
 
-def _amortised(layout: Layout, args: tuple) -> tuple[Site, list[Site]]:
-    """The observed site and the latents to rank; refuses programs that aren't amortised over rows of the data."""
-    observed = data_site(layout, args)
-    outside = [s.name for s in layout.of("latent") if s.plates != observed.plates]
-    if outside or not observed.plates:
+def _amortised(layout: Layout, args: tuple) -> tuple[list[Site], list[Site]]:
+    """The observed sites and the latents to rank; refuses programs that aren't amortised over rows of the data."""
+    data_places(layout, args)
+    observed = layout.of("observed")
+    plates = observed[0].plates
+    outside = [s.name for s in (*layout.of("latent"), *observed) if s.plates != plates or not plates]
+    if outside:
         raise UsageError(
-            f"simulation-based calibration needs latents local to each data point; {outside or 'all'} are "
-            "global: put the data in pyro.plate, or check global latents against MCMC"
+            f"simulation-based calibration needs sites local to each data point, and {', '.join(outside[:5])} are not: "
+            "put the data in pyro.plate, or check global latents against MCMC"
         )
     return observed, layout.of("latent")
 

@@ -1,18 +1,21 @@
-"""Run the diagnostics on any Pyro pair: `examine(model, guide, x) -> [Section]`.
+"""Run the diagnostics on any Pyro pair: `examine(model, guide, x) -> Report`.
 
 One diagnostic that can't be computed says why in its section and leaves the others alone.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from pathscore.diagnostics import DIAGNOSTICS, Diagnostic
 from pathscore.diagnostics.arviz import draw_tree
+from pathscore.diagnostics.report import Report
 from pathscore.diagnostics.subject import Effort, Section, Subject
 from pathscore.diagnostics.verdicts import not_computed
 from pathscore.errors import PathscoreError, in_short, unknown
 from pathscore.svi.pairs import takes_svi
+from pathscore.svi.svi import name_of
 
 
 @takes_svi
@@ -26,15 +29,37 @@ def examine(
     labels: np.ndarray | None = None,
     image_shape: tuple[int, ...] | None = None,
     strict: bool = False,
-) -> list[Section]:
+) -> Report:
     """Diagnose any Pyro model/guide pair on data x (a tensor, or a tuple of program arguments); or `examine(svi, x)`.
 
-    `names`: entries of DIAGNOSTICS, all by default; `strict`: raise what a diagnostic raises instead of noting it.
+    The report is a sequence of sections, one a diagnostic, with `ok`, `save("report.html")` and `to_dataframe()`.
+
+    names: entries of DIAGNOSTICS, all by default. effort: how much work each does. labels: (N,) of the data, for
+    colours. image_shape: (C, H, W) where a data point is an image. strict: raise what a diagnostic raises instead of
+    noting it.
+
+    Raises: UsageError for an unknown name, and for programs whose sites do not fit; NumericsError for draws that are
+    NaN.
     """
     effort = effort or Effort()
     args = x if isinstance(x, tuple) else (x,)
     tree = draw_tree(model, guide, args, effort.draws, prior_draws=0, predictive_draws=0, seed=effort.seed)
-    return sections_of(Subject(model, guide, args, tree, effort, labels, image_shape), names, strict)
+    subject = Subject(model, guide, args, tree, effort, labels, image_shape)
+    sections = sections_of(subject, names, strict)
+    title = f"{name_of(guide)} as the posterior of {name_of(model)}"
+    return Report(tuple(sections), title, described(subject), settings(effort))
+
+
+def described(subject: Subject) -> str:
+    """What was examined, in one sentence."""
+    sites = {kind: ", ".join(site.name for site in subject.layout.of(kind)) for kind in ("latent", "observed")}
+    size = "One posterior for all the data" if subject.joint else f"Examined on {subject.points} data points"
+    return f"Latent sites: {sites['latent']}. Observed sites: {sites['observed'] or 'none'}. {size}."
+
+
+def settings(effort: Effort) -> str:
+    """The settings of an examination, so that it can be repeated."""
+    return "Settings: " + ", ".join(f"{k} = {v}" for k, v in vars(effort).items()) + "."
 
 
 def sections_of(
@@ -48,8 +73,14 @@ def sections_of(
     found = []
     for name in chosen:
         progress(name)
-        found.append(_attempt(DIAGNOSTICS[name], subject, strict))
+        found.append(_spoken(_attempt(DIAGNOSTICS[name], subject, strict), subject.run))
     return found
+
+
+def _spoken(section: Section, run: bool) -> Section:
+    """The section with the words of the command line for a run, and those of Python for any other program."""
+    other = "python" if run else "flags"
+    return replace(section, verdicts=[replace(verdict, **{other: ""}) for verdict in section.verdicts])
 
 
 def _attempt(diagnostic: Diagnostic, subject: Subject, strict: bool) -> Section:

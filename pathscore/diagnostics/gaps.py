@@ -73,7 +73,10 @@ def gaps(
     with seeded(seed):
         layout = prepare(model, guide, args)
         if not layout.common:
-            raise UsageError("the amortisation gap is per data point: put every latent in a plate over the data")
+            raise UsageError(
+                "the amortisation gap is per data point, and a latent of this program is global: put every latent in a "
+                "plate over the data"
+            )
         free = Offsets(layout.nesting)
         with torch.enable_grad():
             optimise(model, free(guide), layout, args, free, steps, particles, lr)

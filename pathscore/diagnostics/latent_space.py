@@ -101,6 +101,16 @@ class LatentUse:
         return float(sum(site.marginal_gap.sum() for site in self.sites.values()))
 
     @property
+    def gap_noise(self) -> float:
+        """What `marginal_gap` is at most of exact posteriors, nats: χ² / 2 of two moments of N points for each unit.
+
+        Mean U / N and variance U / N², of U units; four standard deviations above the mean.
+        """
+        points = len(next(iter(self.sites.values())).means)
+        units = sum(len(site.rate) for site in self.sites.values())
+        return (units + 4 * units**0.5) / points
+
+    @property
     def aggregate_gap(self) -> float | None:
         """KL(q̄(z) ‖ p(z)), nats; None where the information comes within 1 nat of its limit log N, or isn't known."""
         points = len(next(iter(self.sites.values())).means)
@@ -130,8 +140,8 @@ def use(model: Callable, guide: Callable, args: tuple, *, draws: int = 200, seed
         local = [s for s in layout.of("latent") if s.plates and len(s.plates) == len(layout.common)]
         if not local or row_plate(layout, args)[0] is None:
             raise UsageError(
-                "latent use is about latents local to each data point: this program has none in a plate that is as "
-                "long as its first argument"
+                "active units are counted over latents local to each data point, and this program has none in a plate "
+                "as long as its first argument"
             )
         draws = max(2, min(draws, HELD // layout.latent_elements))
         found = draw(model, guide, layout, draws, args, extra=lambda m, g: _rates(m, g, local))

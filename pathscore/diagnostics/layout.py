@@ -97,12 +97,12 @@ class Layout:
         plates = {name for site in self.of("observed") for name in site.plates}
         return [site.name for site in self.of("latent") if not plates <= set(site.plates)]
 
-    def observed(self) -> Site:
-        """The one observed site; UsageError when there are none or several."""
-        found = self.of("observed")
+    def observed(self, name: str | None = None) -> Site:
+        """The observed site of that name, or the one that there is; UsageError when there are none or several."""
+        found = [site for site in self.of("observed") if name in (None, site.name)]
         if len(found) != 1:
-            names = [site.name for site in found]
-            raise UsageError(f"this check needs exactly one observed site, the model has {names or 'none'}")
+            names = ", ".join(site.name for site in found) or "none"
+            raise UsageError(f"this check needs exactly one observed site, the model has {names}")
         return found[0]
 
 

@@ -1,7 +1,8 @@
 """Colours for a figure on a light or a dark page, and figures that own their canvas.
 
 `panels(palette, rows, columns) -> (Figure, axes)` makes a matplotlib Figure without pyplot, so that no global list of
-figures, backend or style is touched; `png(figure) -> bytes`.
+figures, backend or style is touched; `axes(palette, ax) -> Axes` is the panel a picture is drawn in, the caller's or a
+new one; `png(figure) -> bytes`.
 """
 
 import io
@@ -27,17 +28,40 @@ class Palette:
     watch: str
     bad: str
     sequence: str  # matplotlib colour map of pictures
+    series: tuple[str, ...]  # of things without an order; a thing keeps its colour in every panel
 
 
 LIGHT = Palette(
-    "light", "#ffffff", "#1d2733", "#c9d1da", "#1f6fb4", "#c2570c", "#1a7f4b", "#a86500", "#c0271d", "gray_r"
+    "light",
+    "#ffffff",
+    "#1d2733",
+    "#c9d1da",
+    "#1f6fb4",
+    "#c2570c",
+    "#1a7f4b",
+    "#a86500",
+    "#c0271d",
+    "gray_r",
+    ("#1f6fb4", "#c2570c", "#1a7f4b", "#8a4fb0", "#b3246b", "#0b7f8c", "#7a6200", "#5a6673", "#4b53bc", "#8b4a2b"),
 )
-DARK = Palette("dark", "#161b22", "#d9e0e8", "#3a4552", "#6cb2f0", "#f0a062", "#5fcf95", "#e6b04d", "#ff8a80", "gray")
+DARK = Palette(
+    "dark",
+    "#161b22",
+    "#d9e0e8",
+    "#3a4552",
+    "#6cb2f0",
+    "#f0a062",
+    "#5fcf95",
+    "#e6b04d",
+    "#ff8a80",
+    "gray",
+    ("#6cb2f0", "#f0a062", "#5fcf95", "#c99be8", "#f58bbd", "#5ecfdb", "#d9c254", "#98a4b1", "#9aa2f5", "#d69a76"),
+)
 THEMES = (LIGHT, DARK)
 
 
-PANEL = (4.8, 3.3)
-"""Inches of one panel: readable at the width of a phone, two side by side on a desk."""
+PANEL = (3.9, 2.6)
+"""Inches of one panel: as wide as a phone, three side by side on a desk."""
 
 
 def panels(
@@ -51,23 +75,40 @@ def panels(
     return figure, axes
 
 
+def axes(palette: Palette, ax: Axes | None, size: tuple[float, float] = PANEL) -> Axes:
+    """The given panel as it is, or a new one in the palette's colours."""
+    return panels(palette, size=size)[1][0] if ax is None else ax
+
+
+def figure_of(ax: Axes) -> Figure:
+    """The figure that a panel is part of."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    return figure
+
+
 def _dress(ax: Axes, palette: Palette) -> None:
     ax.set_facecolor(palette.background)
-    ax.tick_params(which="both", colors=palette.text, labelsize=9)
+    ax.tick_params(which="both", colors=palette.text, labelsize=8)
     for side, spine in ax.spines.items():
         spine.set_color(palette.faint)
         spine.set_visible(side in ("left", "bottom"))
     for text in (ax.title, ax.xaxis.label, ax.yaxis.label):
         text.set_color(palette.text)
-        text.set_fontsize(10)
+        text.set_fontsize(9)
 
 
 def legend(ax: Axes, palette: Palette, **options) -> None:
     """A legend without a box."""
-    ax.legend(frameon=False, fontsize=9, labelcolor=palette.text, **options)
+    ax.legend(frameon=False, fontsize=8, labelcolor=palette.text, **options)
 
 
-def png(figure: Figure, dpi: int = 110) -> bytes:
+def above(ax: Axes, palette: Palette, columns: int = 2) -> None:
+    """A legend above the panel, where it hides nothing."""
+    legend(ax, palette, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2)
+
+
+def png(figure: Figure, dpi: int = 132) -> bytes:
     """The figure as PNG bytes."""
     out = io.BytesIO()
     with warnings.catch_warnings():

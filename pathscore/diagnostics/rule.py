@@ -13,6 +13,7 @@ class Rule:
     rising: whether larger values are worse.
     about: "guide" or "model": what the verdict judges.
     try_if_bad: the advice for "bad", where it differs from that for "watch".
+    flags, python: how to do what is advised, for a run of the command line and for a program in Python.
     """
 
     title: str
@@ -23,6 +24,8 @@ class Rule:
     bad: str
     try_next: str
     try_if_bad: str = ""
+    flags: str = ""
+    python: str = ""
     rising: bool = True
     about: str = "guide"
 

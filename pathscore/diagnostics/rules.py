@@ -7,9 +7,11 @@ compares the documentation with it. Nats are per data point.
 from pathscore.diagnostics.rule import Rule
 
 REWEIGHT = (
-    "Use the importance weights in posterior.nc (sample_stats/log_weight) for expectations; train longer, use a wider "
-    "or structured guide (--guide, --hidden), or an importance-weighted objective (--elbo iwae)."
+    "Take expectations with the importance weights of the draws; train longer; use a wider or structured guide, or an "
+    "importance-weighted objective."
 )
+REWEIGHT_FLAGS = "sample_stats/log_weight in posterior.nc; --hidden; --guide; --elbo iwae"
+REWEIGHT_PYTHON = "to_arviz(…)['sample_stats']['log_weight']; make_elbo('iwae')"
 PRIOR_DRAWS = (
     "Compare the aggregate posterior with the prior first: a guide trained on real data may not have seen data like "
     "those that the model simulates. If the two agree, the guide's family or its training is the cause."
@@ -22,8 +24,10 @@ RULES: dict[str, Rule] = {
         limits=(0.1, 1.0),
         good="The guide is close to the posterior: the ELBO is nearly log p(x).",
         watch="The guide differs from the posterior: its means are usable, its standard deviations may not be.",
-        bad="The guide is far from the posterior for a typical data point.",
+        bad="The guide is far from the posterior.",
         try_next=REWEIGHT,
+        flags=REWEIGHT_FLAGS,
+        python=REWEIGHT_PYTHON,
     ),
     "exact_kl": Rule(
         title="Exact KL(q ‖ posterior), without sampling",
@@ -33,7 +37,9 @@ RULES: dict[str, Rule] = {
         watch="The guide differs from the exact posterior.",
         bad="The guide is far from the exact posterior.",
         try_next=REWEIGHT,
-        try_if_bad="Use the exact posterior, which is known here; with discrete latents, train with --elbo enum.",
+        try_if_bad="Use the exact posterior, which is known here; with discrete latents, sum them out in training.",
+        flags="--elbo enum",
+        python="make_elbo('enum')",
     ),
     "relative_ess": Rule(
         title="Relative effective sample size (median)",
@@ -43,7 +49,9 @@ RULES: dict[str, Rule] = {
         watch="The draws have unequal weights: reweight them before taking expectations.",
         bad="A few draws have almost all the weight: even reweighted estimates are noisy.",
         try_next=REWEIGHT,
-        try_if_bad="Use more draws (--draws), look at the gap above, or use NUTS.",
+        try_if_bad="Use more draws, look at the gap above, or use NUTS.",
+        flags=f"--draws; {REWEIGHT_FLAGS}",
+        python=f"effort=Effort(draws=2000); {REWEIGHT_PYTHON}",
         rising=False,
     ),
     "khat": Rule(
@@ -53,38 +61,46 @@ RULES: dict[str, Rule] = {
         good="The importance-sampling estimates are reliable for nearly all data points.",
         watch="For some data points the importance-sampling estimate is not reliable (the KL may still be small).",
         bad="For many data points the importance-sampling estimate is not reliable (the KL may still be small).",
-        try_next="Use more draws (--draws): the threshold for k-hat rises with the number of draws.",
-        try_if_bad="The guide's tails are lighter than the posterior's: widen it, or train with --elbo iwae.",
+        try_next="Use more draws: the threshold for k-hat rises with the number of draws.",
+        try_if_bad="The guide's tails are lighter than the posterior's: widen it, or train with an importance-weighted "
+        "objective.",
+        flags="--draws; --elbo iwae",
+        python="effort=Effort(draws=2000); make_elbo('iwae')",
     ),
     "joint_gap": Rule(
         title="Gap between log p(data) and ELBO, the whole data set",
         form="{:.2f} nat",
         limits=(0.1, 1.0),
         good="The guide is close to the joint posterior: the ELBO is nearly log p(data).",
-        watch="The guide differs visibly from the joint posterior; point estimates are usable, spreads may not be.",
+        watch="The guide differs from the joint posterior: its means are usable, its standard deviations may not be.",
         bad="The guide is far from the joint posterior.",
-        try_next="A guide with dependence between latents (AutoMultivariateNormal in place of AutoNormal), longer "
-        "training, or expectations reweighted by sample_stats/log_weight.",
+        try_next="A guide with dependence between latents, longer training, or expectations with the importance "
+        "weights of the draws.",
+        python="AutoMultivariateNormal in place of AutoNormal; to_arviz(…)['sample_stats']['log_weight']",
     ),
     "joint_ess": Rule(
         title="Relative effective sample size of the joint weights",
         form="{:.2f}",
         limits=(0.5, 0.1),
-        good="Most draws of the guide count fully: it can be used as it is.",
-        watch="Draws count unequally: reweight them before taking expectations.",
-        bad="Few draws carry almost all the weight: even reweighted estimates are noisy.",
+        good="Most draws of the guide have similar weights: the guide can be used as it is.",
+        watch="The draws have unequal weights: reweight them before taking expectations.",
+        bad="A few draws have almost all the weight: even reweighted estimates are noisy.",
         try_next=REWEIGHT,
+        flags=REWEIGHT_FLAGS,
+        python=REWEIGHT_PYTHON,
         rising=False,
     ),
     "joint_khat": Rule(
         title="Pareto k-hat of the joint weights",
         form="{:.2f}",
         limits=(0.5, 0.7),
-        good="The importance estimates can be trusted.",
-        watch="The importance estimates converge slowly.",
-        bad="The importance estimates must not be trusted (the KL may still be small).",
-        try_next="Draw more (draws=): the estimate becomes stable where k-hat is below 0.7.",
+        good="The importance-sampling estimates are reliable.",
+        watch="The importance-sampling estimates converge slowly.",
+        bad="The importance-sampling estimates are not reliable (the KL may still be small).",
+        try_next="Use more draws: the estimate is stable where k-hat is below 0.7.",
         try_if_bad="The guide's tails are lighter than the posterior's: widen it, or compare with NUTS.",
+        flags="--draws",
+        python="effort=Effort(draws=2000)",
     ),
     "ranks": Rule(
         title="Calibration of ranks, simulated data",
@@ -110,10 +126,12 @@ RULES: dict[str, Rule] = {
         title="Amortisation gap",
         form="{:.2f} nat",
         limits=(0.2, 2.0),
-        good="The encoder finds nearly the best variational parameters for each data point.",
+        good="The guide finds nearly the best variational parameters for each data point.",
         watch="Optimising the variational parameters of a single data point still improves its ELBO.",
-        bad="Optimising the variational parameters of a single data point improves its ELBO much: the encoder is weak.",
-        try_next="Train longer, give the encoder more units (--hidden), check for overfitting on the training set.",
+        bad="Optimising the variational parameters of a single data point improves its ELBO much: the guide's network "
+        "is weak.",
+        try_next="Train longer, give the guide's network more units, check for overfitting on the training set.",
+        flags="--epochs; --hidden",
     ),
     "approximation": Rule(
         title="Approximation gap",
@@ -122,18 +140,20 @@ RULES: dict[str, Rule] = {
         good="The guide's family can represent the posterior well.",
         watch="Part of the gap comes from the guide's family: no member of it fits the posterior.",
         bad="The guide's family cannot represent the posterior.",
-        try_next="A guide with dependence between latents, more layers (--layers), or an importance-weighted objective "
-        "(--elbo iwae).",
+        try_next="A guide with dependence between latents, more layers, or an importance-weighted objective.",
+        flags="--guide; --layers; --elbo iwae",
+        python="make_elbo('iwae')",
     ),
     "chains": Rule(
         title="Guide against NUTS chains, largest difference of a mean",
         form="{:.2f} posterior sd",
         limits=(0.5, 1.0),
-        good="The guide's means agree with the NUTS chains on these data points.",
-        watch="Some means of the guide differ from the NUTS chains on these data points.",
-        bad="Some means of the guide are far from the NUTS chains on these data points, or it misses modes of the "
-        "posterior.",
+        good="The guide's means agree with the NUTS chains.",
+        watch="Some means of the guide differ from the NUTS chains.",
+        bad="Some means of the guide are far from the NUTS chains, or it misses modes of the posterior.",
         try_next=REWEIGHT,
+        flags=REWEIGHT_FLAGS,
+        python=REWEIGHT_PYTHON,
     ),
     "rate": Rule(
         title="Information in the latents (rate)",
@@ -142,8 +162,10 @@ RULES: dict[str, Rule] = {
         good="The latents contain information about the data.",
         watch="The latents contain very little information about the data.",
         bad="The latents contain almost no information about the data: posterior collapse.",
-        try_next="Warm up the KL (--kl-warmup) or train longer.",
-        try_if_bad="Warm up the KL (--kl-warmup), weaken the decoder, or use a lower-variance estimator.",
+        try_next="Warm up the KL, or train longer.",
+        try_if_bad="Warm up the KL, use a less flexible likelihood, or an estimator with a lower variance.",
+        flags="--kl-warmup; --epochs; --estimator",
+        python="kl_weighted(program, weight); measure(model, guide, x)",
         rising=False,
         about="model",
     ),
@@ -151,45 +173,72 @@ RULES: dict[str, Rule] = {
         title="Active latent units",
         form="{:.0%}",
         limits=(0.5, 0.1),
-        good="Most units contain information about the data.",
+        good="At least half of the units of every layer contain information about the data.",
         watch="Many units are not used. They neither improve nor worsen the ELBO.",
-        bad="Posterior collapse: the decoder hardly uses the latents.",
-        try_next="Use a smaller latent layer (--layers), or warm up the KL (--kl-warmup).",
-        try_if_bad="Warm up the KL (--kl-warmup), weaken the decoder, lower the learning rate, or use a lower-variance "
-        "estimator for discrete latents.",
+        bad="Posterior collapse: a layer is hardly used.",
+        try_next="Use a smaller latent layer, or warm up the KL.",
+        try_if_bad="Remove the layer, warm up the KL, use a less flexible likelihood, lower the learning rate, or use "
+        "an estimator with a lower variance for discrete latents.",
+        flags="--layers; --kl-warmup; --lr; --estimator",
+        python="kl_weighted(program, weight); measure(model, guide, x)",
         rising=False,
         about="model",
     ),
     "aggregate": Rule(
         title="Aggregate posterior against prior",
         form="{:.2f} nat",
-        limits=(1.0, 5.0),
+        limits=(0.3, 5.0),
         good="Unit by unit, the latents of real data are distributed nearly as in the prior.",
         watch="The latents of real data cover only part of the prior: some samples will not look like data.",
         bad="No data point uses large regions of the prior: samples from there will not look like data.",
-        try_next="Learn the prior (--prior learned), or lower the rate (--kl-weight).",
+        try_next="Learn the parameters of the prior, or give the KL a smaller weight.",
+        flags="--prior learned; --kl-weight",
+        python="kl_weighted(program, weight)",
         about="model",
     ),
     "counts": Rule(
-        title="Samples of the model against held-out data",
+        title="Samples of the model against the data",
         form="{:.3f} from uniform",
         limits=(0.0, 0.1),
-        good="In a summary of each data point, held-out data agree with samples of the model.",
-        watch="In a summary of each data point, held-out data differ from samples of the model by a significant but "
-        "small amount.",
-        bad="In a summary of each data point, held-out data differ clearly from samples of the model.",
-        try_next="Compare the rootogram; learn the prior (--prior learned) or train longer.",
+        good="In a summary of each data point, the data agree with samples of the model.",
+        watch="In a summary of each data point, the data differ from samples of the model by a significant but small "
+        "amount.",
+        bad="In a summary of each data point, the data differ clearly from samples of the model.",
+        try_next="Compare the rootogram; learn the parameters of the prior, or train longer.",
+        flags="--prior learned; --epochs",
         about="model",
     ),
-    "pixels": Rule(
-        title="Reliability of pixel probabilities",
+    "ppc": Rule(
+        title="Posterior predictive check, summaries of the whole data set",
+        form="{:.1f} predictive sd",
+        limits=(3.0, 6.0),
+        good="Summaries of the data agree with data simulated from the fitted model.",
+        watch="A summary of the data differs from data simulated from the fitted model.",
+        bad="A summary of the data is far from data simulated from the fitted model.",
+        try_next="Look at which summary differs: a standard deviation asks for another likelihood, an extreme for "
+        "heavier tails.",
+        about="model",
+    ),
+    "loo": Rule(
+        title="Observations whose PSIS-LOO k-hat is too large",
+        form="{:.1%}",
+        limits=(0.05, 0.25),
+        good="The leave-one-out estimate is reliable for nearly all observations.",
+        watch="For some observations the leave-one-out estimate is not reliable: the posterior depends on them.",
+        bad="For many observations the leave-one-out estimate is not reliable.",
+        try_next="Look at these observations; fit the model again without them, or use K-fold cross-validation.",
+        about="model",
+    ),
+    "reliability": Rule(
+        title="Reliability of predicted probabilities",
         form="{:.3f}",
         limits=(0.02, 0.05),
-        good="Pixel probabilities are as reliable for held-out data as for data simulated from the model.",
-        watch="Pixel probabilities are somewhat too extreme, or too close to ½, for held-out data.",
-        bad="Pixel probabilities are much too extreme, or too close to ½, for held-out data.",
-        try_next="A held-out curve flatter than the model's means overfitting: stop earlier or use a smaller decoder. "
-        "A steeper curve means underfitting: train longer.",
+        good="Predicted probabilities are as reliable for the data as for data simulated from the model.",
+        watch="Predicted probabilities of the data are somewhat too extreme, or too close to ½.",
+        bad="Predicted probabilities of the data are much too extreme, or too close to ½.",
+        try_next="A curve flatter than that of simulated data means overfitting: stop earlier or use a less flexible "
+        "likelihood. A steeper curve means underfitting: train longer.",
+        flags="--epochs; --hidden",
         about="model",
     ),
 }

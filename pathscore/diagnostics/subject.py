@@ -17,10 +17,10 @@ from pathscore.diagnostics.layout import Layout, describe
 from pathscore.diagnostics.programs import prepare
 from pathscore.diagnostics.rows import cut, row_plate
 from pathscore.diagnostics.verdicts import Verdict
-from pathscore.errors import PathscoreError, UsageError, suggest
+from pathscore.errors import PathscoreError, UsageError, in_short, suggest
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
     from pathscore.diagnostics.palette import Palette
 
@@ -63,7 +63,7 @@ class Subject:
     effort: Effort = field(default_factory=Effort)
     labels: np.ndarray | None = None
     image_shape: tuple[int, ...] | None = None  # (C, H, W) of one data point
-    simulated: bool = False  # the data were drawn from the model: nothing is compared with the model itself
+    run: bool = False  # the program is a run of the command line, whose words have flags
 
     @cached_property
     def layout(self) -> Layout:
@@ -84,6 +84,11 @@ class Subject:
     def points(self) -> int:
         """Data points with latents of their own: elements of the plates that every site shares; 1 without them."""
         return math.prod(self.layout.plate_sizes[name] for name in self.layout.common)
+
+    @property
+    def joint(self) -> bool:
+        """Whether there is one importance weight for all the data: a latent is global, or nothing is in a plate."""
+        return not self.layout.common
 
     @property
     def point_sites(self) -> list[str]:
@@ -108,8 +113,7 @@ class Subject:
         except PathscoreError:
             raise
         except Exception as error:  # whatever a program raises that was written for one number of rows
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]  # Pyro adds the shapes of all sites
-            raise UsageError(self._uncut(plate, count, reason)) from error
+            raise UsageError(self._uncut(plate, count, in_short(error, 80))) from error
         if {n for s in sites for dim, n in zip(s.plates, s.shape, strict=False) if dim == plate} != {count}:
             raise UsageError(self._uncut(plate, count, "it keeps its size"))
         return args
@@ -128,7 +132,7 @@ class Picture:
     name: str
     title: str
     alt: str
-    draw: "Callable[[Palette], Figure]"
+    draw: "Callable[[Palette], Axes]"
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,11 @@ class Table:
     rows: Sequence[Sequence[str]]
     caption: str = ""
     folded: bool = False  # shown when its caption is clicked
+
+    @property
+    def wide(self) -> bool:
+        """Whether it needs the width of the page: many columns, or long names over them."""
+        return len(self.header) > 5 or sum(map(len, self.header)) > 100
 
 
 @dataclass(frozen=True)
@@ -154,4 +163,4 @@ class Section:
     numbers: dict[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
     code: str = ""
-    images: Sequence[tuple[str, str]] = ()  # (title, base64 PNG) of pictures that are files already
+    pointwise: dict[str, np.ndarray] = field(default_factory=dict)  # name → a number for each data point, (N,)

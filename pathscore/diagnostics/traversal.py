@@ -18,6 +18,8 @@ from pathscore.diagnostics.seeding import seeded
 from pathscore.diagnostics.subject import Picture, Subject
 
 UNITS, STEPS = 6, 9
+CHANGED = 3
+"""Rows of pictures that show what 0/1 units change."""
 
 
 def likelihood_mean(subject: Subject, values: dict[str, torch.Tensor], count: int) -> np.ndarray:
@@ -39,24 +41,45 @@ def traverse(subject: Subject, found: LatentUse) -> list[Picture]:
     name, site = next(iter(_lowest(found).items()))
     if site.means.ndim != 2:
         return []
-    units = np.argsort(site.rate)[::-1][:UNITS]
     with torch.no_grad(), seeded(subject.effort.seed + 6):
         base = {k: v[:, :1] for k, v in guide_values(subject.guide, subject.layout, 1, subject.args).items()}
-    images = []
-    for unit in units:
-        steps = _range(site, unit)
-        path = {k: v.expand(len(steps), *subject.layout.sites[k].shape).clone() for k, v in base.items()}
-        path[name][..., unit] = torch.as_tensor(steps).to(path[name])[:, None]
-        images.append(likelihood_mean(subject, path, len(steps))[:, 0])
-    grid = np.stack(images).reshape(len(units), -1, *subject.image_shape)
+    order = np.argsort(site.rate)[::-1]
+    moved = partial(_moved, subject, name, base)
+    if site.discrete and site.aggregate.min() >= 0 and site.aggregate.max() <= 1:
+        return [_changes(subject, name, [(u, moved(u, np.array([0, 1]))) for u in order[: CHANGED * STEPS]])]
+    images = [moved(unit, _range(site, unit)) for unit in order[:UNITS]]
+    grid = np.stack(images).reshape(len(images), -1, *subject.image_shape)
     return [
         Picture(
             "traversal",
             f"Traversals of {name}",
             "One unit a row, moved over the range it has in the data.",
-            partial(plots.image_grid, images=grid, row_labels=[f"{name}[{u}]" for u in units]),
+            partial(plots.image_grid, images=grid, row_labels=[f"{name}[{u}]" for u in order[:UNITS]]),
         )
     ]
+
+
+def _moved(subject: Subject, name: str, base: dict[str, torch.Tensor], unit: int, steps: np.ndarray) -> np.ndarray:
+    """E[x | z] with one unit at each of the steps and the others as they are, (len(steps), X)."""
+    path = {k: v.expand(len(steps), *subject.layout.sites[k].shape).clone() for k, v in base.items()}
+    path[name][..., unit] = torch.as_tensor(steps).to(path[name])[:, None]
+    return likelihood_mean(subject, path, len(steps))[:, 0]
+
+
+def _changes(subject: Subject, name: str, pairs: list[tuple[int, np.ndarray]]) -> Picture:
+    """What setting a 0/1 unit changes: E[x | z_u = 1] − E[x | z_u = 0], all units on one scale."""
+    changes = np.stack([one - zero for _, (zero, one) in pairs])
+    changes = np.concatenate([changes, np.zeros((-len(changes) % STEPS, changes.shape[1]))])
+    most = max(float(np.abs(changes).max()), 1e-12)
+    images = (0.5 + changes / (2 * most)).reshape(-1, STEPS, *subject.image_shape or ())
+    units = ", ".join(str(unit) for unit, _ in pairs)
+    return Picture(
+        "traversal",
+        f"What each unit of {name} changes",
+        f"E[x | z = 1] − E[x | z = 0] of a unit, up to ± {most:.2f}; middle grey: no change. The units, row by row: "
+        f"{units}.",
+        partial(plots.image_grid, images=images),
+    )
 
 
 def _lowest(found: LatentUse) -> dict[str, SiteUse]:

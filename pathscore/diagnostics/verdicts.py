@@ -23,6 +23,9 @@ class Verdict:
     meaning: str
     advice: str = ""
     about: str = "guide"
+    number: float = math.nan  # the value that was judged
+    flags: str = ""  # how to follow the advice, on the command line
+    python: str = ""  # and in Python
 
     @property
     def flagged(self) -> bool:
@@ -41,7 +44,9 @@ def judge(name: str, value: float, *, evidence: bool = True, note: str = "") -> 
     shown = "not available" if math.isnan(value) else rule.form.format(value)
     value_text = f"{shown} {note}".strip()
     advice = rule.advice(status)
-    return Verdict(name, rule.title, status, value_text, rule.threshold(), rule.meaning(status), advice, rule.about)
+    how = (rule.flags, rule.python) if advice else ("", "")
+    texts = (rule.threshold(), rule.meaning(status), advice)
+    return Verdict(name, rule.title, status, value_text, *texts, rule.about, float(value), *how)
 
 
 def not_computed(name: str, title: str, reason: str, about: str = "guide") -> Verdict:

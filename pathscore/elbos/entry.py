@@ -34,6 +34,8 @@ class Objective:
     particles, min_particles: the usual and the least number of particles.
     credit: how costs are credited to sites that name an estimator: "plate", "graph" (by dependency), "weights" (all
         particles share one cost); None where none can be named.
+    signal: what its score-function sites learn from, where that defines the objective; empty where any estimator may
+        stand at any site.
     """
 
     name: str
@@ -50,7 +52,13 @@ class Objective:
     particles: int = 1
     min_particles: int = 1
     credit: str | None = None
+    signal: str = ""
     options: tuple[str, ...] = ()
+
+    @property
+    def usual(self) -> str:
+        """The estimator of a run that names none: "auto", or "default" for the objective's own gradient."""
+        return "auto" if self.credit and not self.signal else "default"
 
     @property
     def needs(self) -> str:

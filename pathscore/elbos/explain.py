@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from pyro import poutine
 from pyro.infer import ELBO, TraceEnum_ELBO
 
+from pathscore.elbos.explanation import Explanation
 from pathscore.elbos.plan import Plan
 from pathscore.estimators.families import family_name
 from pathscore.programs.laws import is_straight_through
@@ -19,7 +20,7 @@ from pathscore.programs.untouched import rehearsal
 HEADER = ("site", "distribution", "plates", "estimator", "unbiased", "KL", "rows", "a row redraws")
 
 
-def explain(plan: Plan, costs: str) -> str:
+def explain(plan: Plan, costs: str) -> Explanation:
     """One line per latent site (distribution, plates, estimator, rows), the model evaluations of a step, `costs`."""
     lines = []
     for site in plan.sites.values():
@@ -36,18 +37,10 @@ def explain(plan: Plan, costs: str) -> str:
                 ", ".join(plan.later_dependents(site.name)) or "nothing" if site.rows else "—",
             )
         )
-    others = plan.rows - plan.particles
-    return (
-        f"{table(HEADER, lines)}\n{plan.particles} particle{'s' * (plan.particles > 1)} + {others} counterfactual rows "
-        f"= {plan.rows} model evaluations a step, {'in one pass' if plan.obstacle is None else 'pass by pass'}; {costs}"
-    )
-
-
-def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Columns of text, as wide as they need to be."""
-    lines = [header, *lines]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+    particles = f"{plan.particles} particle{'s' * (plan.particles > 1)}"
+    rows = f"{particles} + {plan.rows - plan.particles} counterfactual rows = {plan.rows} model evaluations per step"
+    passes = "in one pass" if plan.obstacle is None else "pass by pass"
+    return Explanation(HEADER, lines, f"{rows}, {passes}; {costs}")
 
 
 @cache
@@ -67,13 +60,13 @@ def pyros_name(elbo: ELBO) -> str:
     return next(cls.__name__ for cls in type(elbo).__mro__ if cls.__module__.startswith("pyro."))
 
 
-def explain_stock(self: ELBO, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> str:
+def explain_stock(self: ELBO, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Explanation:
     """A table of the guide's sites and what Pyro does there: distribution, plates, gradient, whether it is unbiased."""
     with rehearsal(model, guide), torch.no_grad():
         sites = latent_sites(poutine.trace(guide).get_trace(*args, **kwargs))
     lines = [_stock_line(self, name, site) for name, site in sites.items()]
     evaluations = f"{self.num_particles} particle{'s' * (self.num_particles > 1)}; Pyro's own {pyros_name(self)}"
-    return f"{table(HEADER[:5], lines)}\n{evaluations}"
+    return Explanation(HEADER[:5], lines, evaluations)
 
 
 def _stock_line(elbo: ELBO, name: str, site: Any) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""`FreeBitsELBO`: the evidence lower bound whose KL terms are not pressed below a floor of λ nats a data point.
+"""`FreeBitsELBO`: the evidence lower bound whose KL terms are not pressed below a floor of λ nats per data point.
 
     E_q[log p(x | z)] − Σ_l max(λ, mean_n KL_l,n) · N,   KL_l,n = KL(q(z_l | x_n, …) ‖ p(z_l | …))
 

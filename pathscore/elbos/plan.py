@@ -132,7 +132,7 @@ class Plan:
         except KeyError:
             raise UsageError(
                 f"sample site '{name}' was not there at the first step: a program whose sites change between steps "
-                "needs a stock objective (--elbo trace without --estimator)"
+                "needs a stock objective (--elbo trace --estimator default)"
             ) from None
 
 
@@ -182,19 +182,22 @@ def resolve(
     name, fn = site["name"], site["fn"]
     if name in found:
         return found[name], "named"
-    own = site["infer"].get("estimator")
-    patterns = [p for p in spec if p == name] or sorted(
-        (p for p in spec if fnmatch.fnmatchcase(name, p)), key=len, reverse=True
-    )
+    own, pattern = site["infer"].get("estimator"), closest(spec, name)
     if own is not None:
         estimator = make_estimator(own)
-    elif patterns and (patterns[0] == name or family_name(fn) != "delta" or spec[patterns[0]].serves_points):
-        estimator = copy.deepcopy(spec[patterns[0]])  # learned state belongs to one site
+    elif pattern is not None and (pattern == name or family_name(fn) != "delta" or spec[pattern].serves_points):
+        estimator = copy.deepcopy(spec[pattern])  # learned state belongs to one site
     else:
         return (Pathwise() if getattr(fn, "has_rsample", False) else Score()), "default"
     if isinstance(estimator, Auto):
         return choose(fn, particles, refuse), "auto"
     return estimator, "named"
+
+
+def closest(patterns: Iterable[str], name: str) -> str | None:
+    """The pattern that a site goes by: its own name, or the longest that matches; None where none does."""
+    found = [p for p in patterns if _matches(p, name)]
+    return max(found, key=lambda p: (p == name, len(p)), default=None)
 
 
 def legal_names(fn: Any, model_site: Any, particles: int) -> list[str]:
@@ -262,7 +265,7 @@ def make_plan(
         if credit == "graph" and lost:
             warnings.warn(
                 f"credit by graph: terms depend on {', '.join(sorted(lost))} in a way tensors do not show (.item(), "
-                "numpy, Python branches, in-place writes): every later cost is credited there, as --elbo trace does",
+                "numpy, Python branches, in-place writes): every later cost counts there, as under --elbo trace",
                 stacklevel=2,
             )
     if not all(site.estimator.pathwise for site in sites.values()):  # others have costs

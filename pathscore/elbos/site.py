@@ -165,17 +165,17 @@ class SiteELBO(ELBO):
         return None
 
     def explain(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> str:
-        """A table of the guide's sites: distribution, plates, estimator, rows and model evaluations a step."""
+        """A table of the guide's sites: distribution, plates, estimator, rows and model evaluations per step."""
         plan = self.prepare(model, guide, *args, **kwargs)
         met = len(self._plans.of(model, guide))
         others = f"\none of {met} structures of a call that were met" if met > 1 else ""
-        return explain(plan, self.costs(plan)) + others
+        return explain(plan, self.costs(plan) + others)
 
     def costs(self, plan: Plan) -> str:
         """How costs are credited to sites, in words."""
         if self.credit == "graph" or not plan.slices:
-            return f"costs credited by {'dependency' if self.credit == 'graph' else 'plate'}"
-        return "costs credited by plate, without what is the same in all rows of a site"
+            return f"costs Rao–Blackwellised by {'dependency' if self.credit == 'graph' else 'plate'}"
+        return "costs Rao–Blackwellised by plate, without what is the same in all rows of a site"
 
     @torch.no_grad()
     def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:

@@ -61,8 +61,8 @@ def _elbo_entry(name: str, kind: type[ELBO], doc: str, credit: str) -> Objective
 PATH_ONLY = "Pyro takes this gradient along the path alone, and a discrete site has none"
 
 STOCK: tuple[Objective, ...] = (
-    _elbo_entry("trace", Trace_ELBO, "ELBO, costs credited by plate", "plate"),
-    _elbo_entry("tracegraph", TraceGraph_ELBO, "ELBO, costs credited by dependency", "graph"),
+    _elbo_entry("trace", Trace_ELBO, "ELBO, Rao–Blackwellised by plate", "plate"),
+    _elbo_entry("tracegraph", TraceGraph_ELBO, "ELBO, Rao–Blackwellised by dependency", "graph"),
     _entry(
         "meanfield",
         TraceMeanField_ELBO,

@@ -18,6 +18,8 @@ def _entry(name: str, kind: Any, doc: str, **rules: Any) -> Objective:
     return Objective(name=name, doc=doc, kind=kind, **{"make": kind, "credit": "weights", "particles": 5, **rules})
 
 
+LEAVE_ONE_OUT = "what a particle adds to the bound of the others"
+
 WEIGHTED: tuple[Objective, ...] = (
     _entry("iwae", ImportanceELBO, "importance-weighted bound L_K, weights formed per data point"),
     _entry(
@@ -25,6 +27,7 @@ WEIGHTED: tuple[Objective, ...] = (
         VIMCO,
         f"L_K with a leave-one-out signal at score-function sites; --fill {', '.join(FILLS)}",
         min_particles=2,
+        signal=LEAVE_ONE_OUT,
         options=("fill",),
     ),
     _entry(
@@ -33,6 +36,7 @@ WEIGHTED: tuple[Objective, ...] = (
         "L_K with the leave-one-out signal that is optimal for a small effective sample size",
         make=partial(VIMCO, fill="none"),
         min_particles=2,
+        signal=LEAVE_ONE_OUT,
     ),
     _entry(
         "dreg",

@@ -71,6 +71,11 @@ def checked(model: Program, guide: Program, data: Data) -> Iterator[int]:
 def as_data(x: torch.Tensor | Data) -> Data:
     """A tuple of tensors with the same first axis, from one tensor or such a tuple."""
     data = (x,) if isinstance(x, torch.Tensor) else tuple(x)
+    other = next((part for part in data if not isinstance(part, torch.Tensor) or part.dim() == 0), None)
+    if other is not None:
+        raise UsageError(
+            f"evaluation takes tensors with one row for each data point, got {other!r}: bind it with partial"
+        )
     if not data or any(len(t) != len(data[0]) for t in data) or len(data[0]) == 0:
         raise UsageError("evaluation needs at least one data point and tensors of the same length along the first axis")
     return data

@@ -35,7 +35,15 @@ def filled(pair: Any, label: str, spec: Any, particles: int, refuse: Refuse) -> 
         auto = choose(fn, particles, lambda e, site=name: refuse(e, site))
         found[name] = spec if name in served else auto
     names = {n: label if n in served else e.name for n, e in found.items()}
-    return ", ".join(f"{'+'.join(group)}={name}" for name, group in _grouped(names)), found
+    return by_site(names), found
+
+
+def by_site(names: dict[str, str]) -> str:
+    """Estimators by site as a label: "disarm" where all are the same, else "y=disarm, z1+z2=pathwise"."""
+    groups = _grouped(names)
+    if len(groups) == 1:
+        return groups[0][0]
+    return ", ".join(f"{'+'.join(group)}={name}" for name, group in groups)
 
 
 def _serves(estimator: Estimator, pair: Any, name: str, fn: Any, particles: int, refuse: Refuse) -> bool:

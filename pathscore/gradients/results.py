@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pathscore.gradients.moments import cosines, hotelling, z_scores
-from pathscore.gradients.records import MAX_Z, Reference, Row, Run
-from pathscore.gradients.table import WHAT, as_text
+from pathscore.gradients.records import ENOUGH, MAX_Z, Reference, Row, Run
+from pathscore.gradients.table import WHAT, as_html, as_text, frame
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,17 @@ class Comparison:
         return next(row for row in self.rows if row.name == name)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Plain values, for JSON.
+
+        largest: the reference's largest coordinate; `mean` and `quantiles` of a row are of its draws there.
+        """
         own = ("title", "elbo", "of", "replicates", "warmup", "seed")
+        at = self.reference.largest
         return {
             **{name: getattr(self, name) for name in own},
             "reference": self.reference.source,
-            "estimators": [row.as_dict() for row in self.rows],
+            "largest": self.reference.gradient[at].item(),
+            "estimators": [{**row.as_dict(), "mean": row.mean[at].item(), **row.quantiles()} for row in self.rows],
         }
 
     def to_json(self) -> str:
@@ -53,19 +58,35 @@ class Comparison:
 
     def notes(self) -> list[str]:
         """How the numbers were measured, in lines."""
-        learned = f"; learned parts trained for {self.warmup} steps, then frozen" if self.warmup else ""
+        frozen = f"; baselines and control variates trained for {self.warmup} steps, then frozen" if self.warmup else ""
         worst = max(row.detectable_bias for row in self.rows)
         lines = [
-            f"{self.replicates:,} gradients each (--elbo {self.elbo}) by {WHAT[self.of]}{learned}",
+            f"{self.replicates:,} gradients each (--elbo {self.elbo}) by {WHAT[self.of]}{frozen}",
             f"reference: {self.reference.source}",
             f"|z| > {MAX_Z}: biased; detectable bias (power 50 %) in the noisiest coordinate: {worst:.2g}",
         ]
+        if self.replicates < ENOUGH:
+            lines[-1] = f"too few replicates to judge a bias: draw at least {ENOUGH:,} (replicates={ENOUGH})"
         if refused := ", ".join(self.refused):
             lines.append(f"not legal here: {refused}")
         return lines
 
     def __str__(self) -> str:
         return as_text(self.rows, self.notes())
+
+    def _repr_html_(self) -> str:
+        return as_html(self.rows, self.notes())
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame with a row for each estimator, unrounded; `variance_se` is the ± of `total_variance`."""
+        return frame(self.rows)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Variance against cost in a panel, a new one if not given; returns the matplotlib Axes."""
+        from pathscore.diagnostics.palette import LIGHT  # with matplotlib
+        from pathscore.gradients.pictures import trade_off
+
+        return trade_off(LIGHT, self.as_dict(), ax)
 
 
 def variance_ratio(a: Row, b: Row, z: float = 2.576) -> tuple[float, float]:
@@ -111,6 +132,7 @@ def _row(run: Run, reference: Reference, least_variance: float, least_cost: floa
         milliseconds=run.milliseconds,
         relative_cost=total * run.milliseconds / least_cost,
         elbo=run.bound,
+        replicates=moments.count,
         variance_by_parameter={".".join(k): v.sum().item() for k, v in zip(run.groups, by_group, strict=True)},
         mean=moments.mean,
         variance=moments.variance,

@@ -1,17 +1,37 @@
-"""Rows of the lab as text: `as_text(rows, notes) -> str`, one line per estimator, and below it how it was measured."""
+"""Rows of the lab as a table: `as_text(rows, notes)` for a terminal, `as_html` for notebooks, `frame(rows)`.
+
+One line for each estimator. The variance has its standard error beside it. Where too few gradients were drawn for a
+test of bias, |z| is not shown.
+"""
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Sequence
+from typing import Any
 
-from pathscore.gradients.records import Row
+from pathscore.gradients.records import ENOUGH, Row
 
-HEADER = ("estimator", "", "max |z|", "p", "variance", "× best", "SNR", "cosine", "evals", "ms", "var × time")
+HEADER = (
+    *("estimator", "", "max |z|", "p", "variance", "± s.e.", "× best", "SNR", "cosine", "evals", "ms"),
+    "var × time",
+)
+TEXT = 2
+"""Columns at the left that hold text."""
+
 WHAT = {
     "sites": "the latent sites' own parameters",
     "weights": "the guide's weights",
 }
+
+
+def frame(rows: Sequence[Row]) -> Any:
+    """A pandas DataFrame, indexed by estimator: every number of the rows, unrounded."""
+    import pandas
+
+    table = pandas.DataFrame([row.as_dict() for row in rows]).set_index("name")
+    return table.drop(columns="variance_by_parameter").rename_axis("estimator")
 
 
 def as_text(rows: Sequence[Row], notes: Sequence[str]) -> str:
@@ -19,16 +39,35 @@ def as_text(rows: Sequence[Row], notes: Sequence[str]) -> str:
     return "\n".join([grid(rows), "", *notes])
 
 
-def grid(rows: Sequence[Row]) -> str:
-    """The table alone."""
-    cells = [HEADER, *(_cells(row) for row in rows)]
-    shown = [i for i, column in enumerate(zip(*cells[1:], strict=True)) if set(column) not in ({"—"}, {""})]
-    cells = [tuple(line[i] for i in shown) for line in cells]
+def as_html(rows: Sequence[Row], notes: Sequence[str]) -> str:
+    """The table and its notes, for a notebook."""
+    header, *body = shown(rows)
+    sides = ["left" if i < TEXT else "right" for i in range(len(header))]
+    lines = [
+        "".join(f'<{tag} style="text-align:{s}">{html.escape(c)}</{tag}>' for c, s in zip(line, sides, strict=True))
+        for tag, line in [("th", header), *(("td", line) for line in body)]
+    ]
+    below = "<br>".join(map(html.escape, notes))
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table><p>{below}</p>"
+
+
+def grid(rows: Sequence[Row], own: str | None = None) -> str:
+    """The table alone. own: the name of the row that a run trained with, which is marked."""
+    cells = shown(rows, own)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    sides = [str.ljust if i < 2 else str.rjust for i in shown]
+    sides = [str.ljust if i < TEXT else str.rjust for i in range(len(widths))]
     return "\n".join(
         "  ".join(side(c, w) for side, c, w in zip(sides, line, widths, strict=True)).rstrip() for line in cells
     )
+
+
+def shown(rows: Sequence[Row], own: str | None = None) -> list[tuple[str, ...]]:
+    """Header and lines, without columns that say nothing in every row; the first two stay."""
+    marks = {own: f"{own} (this run)"}
+    cells = [HEADER, *((marks.get(row.name, row.name), *_cells(row)) for row in rows)]
+    columns = list(enumerate(zip(*cells[1:], strict=True)))
+    kept = [i for i, column in columns if i < TEXT or not set(column) <= {"—", "", "too few"}]
+    return [tuple(line[i] for i in kept) for line in cells]
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -44,11 +83,11 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def _cells(row: Row) -> tuple[str, ...]:
     return (
-        row.name,
         "" if row.unbiased else "biased",
-        number(row.max_abs_z, 2),
-        number(row.hotelling_p, 2),
+        number(row.max_abs_z, 2) if row.replicates >= ENOUGH else "too few",
+        number(row.hotelling_p, 2) if row.replicates >= ENOUGH else "—",
         number(row.total_variance),
+        number(row.variance_se, 2),
         number(row.relative_variance),
         number(row.snr),
         number(row.cosine, 2),

@@ -10,77 +10,103 @@ from pathscore.diagnostics.subject import Picture, Section, Table
 from pathscore.reports.entries import APART, Entry, paired
 
 
-def sections(entries: Sequence[Entry], samples: int) -> list[Section]:
-    """All sections of the page."""
-    return [results(entries, samples), differences(entries), *seeds(entries), training(entries)]
+def sections(entries: Sequence[Entry], measure: str) -> list[Section]:
+    """All sections of the page. measure: what `log_likelihood` is."""
+    runs = [e for e in entries if e.run is not None]
+    return [
+        results(entries, measure),
+        differences(entries, measure),
+        *seeds(entries),
+        *([training(runs)] if runs else []),
+    ]
 
 
-def _mean(values: np.ndarray) -> str:
-    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
-    return f"{values.mean():.2f} ± {error:.2f}"
+def mean_of(values: np.ndarray | None) -> str:
+    """Mean ± standard error over the data; "–" for nothing."""
+    if values is None:
+        return "–"
+    return f"{values.mean():.2f} ± {error_of(values):.2f}"
 
 
-def results(entries: Sequence[Entry], samples: int) -> Section:
-    """One row per run."""
-    rows = []
-    for e in sorted(entries, key=lambda e: -e.log_likelihood.mean()):
-        summary = e.run.summary
-        seconds, rate = summary.get("train_seconds"), summary.get("steps_per_second")
-        rows.append(
-            (
-                e.label,
-                _mean(e.log_likelihood),
-                _mean(e.elbo),
-                f"{e.run.step:,}",
-                f"{e.evaluations:,.0f}",
-                "–" if seconds is None else f"{seconds:.1f}",
-                "–" if rate is None else f"{rate:.0f}",
-            )
-        )
-    local = all(e.run.job.local for e in entries)
-    likelihood = f"log p(x), K = {samples}" if local else "log predictive density"
-    header = ("run", likelihood, "ELBO", "steps", "evaluations per step", "seconds", "steps/s")
-    notes = [f"{e.label}: {note}" for e in entries for note in e.run.notes]
+def error_of(values: np.ndarray) -> float:
+    """Standard error of the mean over the data, NaN of a single value."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+
+
+def results(entries: Sequence[Entry], measure: str) -> Section:
+    """One row for each entry, and where the runs lie."""
+    ordered = sorted(entries, key=lambda e: -e.log_likelihood.mean())
+    rows = [(e.label, mean_of(e.log_likelihood), mean_of(e.elbo), *_of_run(e)) for e in ordered]
+    header = ["run", measure, "ELBO", "steps", "evaluations per step", "seconds", "steps/s"]
+    shown = [i for i, column in enumerate(zip(*rows, strict=True)) if i < 2 or set(column) != {"–"}]
+    tables = [Table([header[i] for i in shown], [[row[i] for i in shown] for row in rows])]
+    places = [(e.label, str(e.run.path)) for e in ordered if e.run is not None]
+    if places:
+        tables.append(Table(("run", "directory"), places, "Run directories", folded=True))
+    notes = [f"{e.label}: {note}" for e in entries if e.run for note in e.run.notes]
     intro = (
-        "The best run first, in nats per held-out data point, ± one standard error over the data. All runs share the "
-        "variation over data, so compare runs by the paired differences below, not by these standard errors. log p(x) "
-        "is a lower bound; it is tighter for a better guide."
+        "The best first, in nats per data point, ± one standard error over the data. All share the variation over "
+        "data, so compare them by the paired differences below, not by these standard errors. log p(x) from importance "
+        "samples is a lower bound; it is tighter for a better guide."
     )
-    return Section("results", "Results", intro, tables=[Table(header, rows)], notes=notes)
+    return Section("results", "Results", intro, tables=tables, notes=notes)
 
 
-def differences(entries: Sequence[Entry]) -> Section:
-    """The differences of every run to the best one, and a matrix of all pairs."""
-    best = max(entries, key=lambda e: e.log_likelihood.mean())
+def _of_run(e: Entry) -> tuple[str, str, str, str]:
+    """Steps, evaluations for each, seconds, rate."""
+    if e.run is None:
+        return "–", "–", "–", "–"
+    seconds, rate = e.run.summary.get("train_seconds"), e.run.summary.get("steps_per_second")
+    return (
+        f"{e.run.step:,}",
+        f"{e.evaluations:,.0f}",
+        "–" if seconds is None else f"{seconds:.1f}",
+        "–" if rate is None else f"{rate:.0f}",
+    )
+
+
+def differences(entries: Sequence[Entry], measure: str) -> Section:
+    """The differences of every entry to the best one, and a matrix of all pairs."""
+    best = best_of(entries)
     others = sorted((e for e in entries if e is not best), key=lambda e: -e.log_likelihood.mean())
-    rows = []
-    for e in others:
-        likelihood, elbo = paired(e.log_likelihood, best.log_likelihood), paired(e.elbo, best.elbo)
-        rows.append(
-            (
-                e.label,
-                f"{likelihood.mean:+.3f} ± {likelihood.error:.3f}",
-                likelihood.words,
-                f"{elbo.mean:+.3f} ± {elbo.error:.3f}",
-                elbo.words,
-            )
-        )
-    header = ("run", "Δ log p(x)", "", "Δ ELBO", "")
+    rows = [
+        (e.label, *_difference(e.log_likelihood, best.log_likelihood), *_difference(e.elbo, best.elbo)) for e in others
+    ]
+    header = ("run", f"Δ {measure}", "95 % interval", "", "Δ ELBO", "95 % interval", "")
+    if all(e.elbo is None for e in entries):
+        header, rows = header[:4], [row[:4] for row in rows]
     intro = (
-        f"Paired differences to the best run, {best.label}: nats per data point, ± one standard error over the same "
-        f"data points. A difference is significant beyond {APART:g} standard errors. This is the uncertainty from the "
-        "data only: one seed per setting does not show the variation over seeds."
+        f"Paired differences to the best, {best.label}: nats per data point, ± one standard error over the same data "
+        f"points. A difference is significant beyond {APART:g} standard errors. This is the uncertainty from the data "
+        "only: one seed for each setting does not show the variation over seeds."
     )
-    tables = [Table(header, rows)] + ([_matrix(entries)] if len(entries) > 2 else [])
+    tables = [Table(header, rows)] + ([_matrix(entries, measure)] if len(entries) > 2 else [])
     return Section("differences", "Paired differences", intro, tables=tables)
 
 
-def _matrix(entries: Sequence[Entry]) -> Table:
-    rows = [
-        [a.label, *("" if a is b else f"{paired(a.log_likelihood, b.log_likelihood).mean:+.2f}" for b in entries)]
-        for a in entries
-    ]
-    return Table(["row − column", *(e.label for e in entries)], rows, "Δ log p(x) of every pair, nats per data point.")
+def best_of(entries: Sequence[Entry]) -> Entry:
+    """The entry with the largest mean log-likelihood."""
+    return max(entries, key=lambda e: e.log_likelihood.mean())
+
+
+def _difference(a: np.ndarray | None, b: np.ndarray | None) -> tuple[str, str, str]:
+    """Mean ± standard error, interval, and whether it is significant."""
+    if a is None or b is None:
+        return ("–", "–", "")
+    found = paired(a, b)
+    low, high = found.interval
+    return (f"{found.mean:+.3f} ± {found.error:.3f}", f"{low:+.3f} … {high:+.3f}", found.words)
+
+
+def _matrix(entries: Sequence[Entry], measure: str) -> Table:
+    rows = [[a.label, *("" if a is b else _short(a, b) for b in entries)] for a in entries]
+    caption = f"Δ {measure} of every pair ± one standard error, nats per data point."
+    return Table(["row − column", *(e.label for e in entries)], rows, caption)
+
+
+def _short(a: Entry, b: Entry) -> str:
+    found = paired(a.log_likelihood, b.log_likelihood)
+    return f"{found.mean:+.2f} ± {found.error:.2f}"
 
 
 def seeds(entries: Sequence[Entry]) -> list[Section]:
@@ -107,8 +133,8 @@ def _seed_row(members: Sequence[Entry]) -> tuple[str, ...]:
 
 def training(entries: Sequence[Entry]) -> Section:
     """ELBO against steps, seconds and model evaluations, and gradient variance where it was tracked."""
-    metrics = {e.label: e.run.metrics for e in entries}
-    evaluations = {e.label: e.evaluations for e in entries}
+    metrics = {e.label: e.run.metrics for e in entries if e.run is not None}
+    evaluations = {e.label: e.evaluations or 1.0 for e in entries}
     pictures = [
         Picture(
             f"elbo-{x}",
@@ -118,35 +144,50 @@ def training(entries: Sequence[Entry]) -> Section:
         )
         for x in ("step", "seconds", "evaluations")
     ]
-    tracked = {f"{label}: {name}": line for label, m in metrics.items() for name, line in curves.variances(m).items()}
-    norms = {label: curves.series(m, "step", "gradient_norm") for label, m in metrics.items()}
-    for name, title, lines in (
-        ("gradient-variance", "Gradient variance during training", tracked),
-        ("gradient-norm", "Gradient norm during training", norms),
+    number = {label: i for i, label in enumerate(metrics)}  # of a run's colour, the same in every panel
+    tracked, looks = {}, {}
+    for label, m in metrics.items():
+        for dash, (name, line) in enumerate(curves.variances(m).items()):
+            tracked[f"{label}: {name}"], looks[f"{label}: {name}"] = line, (number[label], dash)
+    norms = {label: curves.gradient_norms(m) for label, m in metrics.items()}
+    for name, title, lines, own in (
+        ("gradient-variance", "Gradient variance during training", tracked, looks),
+        ("gradient-norm", "Gradient norm during training", norms, None),
     ):
         if any(len(x) for x, _ in lines.values()):
-            draw = partial(curves.several, lines=lines, x="step", y=" ".join(title.split()[:2]).lower(), log=True)
-            pictures.append(Picture(name, title, "Logarithmic scale.", draw))
+            y = " ".join(title.split()[:2]).lower()
+            draw = partial(curves.several, lines=lines, x="step", y=y, log=True, looks=own)
+            pictures.append(Picture(name, title, "Logarithmic scale. A run has one colour in all pictures.", draw))
     intro = "" if tracked else "Gradient variance during training is drawn for runs with --track-variance."
     return Section("training", "Training", intro, pictures=pictures)
 
 
-def numbers(entries: Sequence[Entry], samples: int) -> dict:
+def numbers(entries: Sequence[Entry], measure: str) -> dict:
     """The contents of comparison.json."""
-    best = max(entries, key=lambda e: e.log_likelihood.mean())
-    rows = []
+    best = best_of(entries)
+    return {"measure": measure, "points": len(best.log_likelihood), "best": best.label, "runs": records(entries)}
+
+
+def records(entries: Sequence[Entry]) -> list[dict]:
+    """A row of plain numbers for each entry, unrounded; `low` and `high` end the 95 % interval of the difference."""
+    best, rows = best_of(entries), []
     for e in entries:
         d = paired(e.log_likelihood, best.log_likelihood)
         rows.append(
             {
-                "run": str(e.run.path),
+                "run": None if e.run is None else str(e.run.path),
                 "label": e.label,
                 "log_likelihood": float(e.log_likelihood.mean()),
-                "elbo": float(e.elbo.mean()),
+                "log_likelihood_se": error_of(e.log_likelihood),
+                "elbo": None if e.elbo is None else float(e.elbo.mean()),
+                "elbo_se": None if e.elbo is None else error_of(e.elbo),
                 "difference": d.mean,
                 "difference_se": d.error,
-                "steps": e.run.step,
+                "low": d.interval[0],
+                "high": d.interval[1],
+                "verdict": "best" if e is best else d.words,
+                "steps": None if e.run is None else e.run.step,
                 "evaluations_per_step": e.evaluations,
             }
         )
-    return {"samples": samples, "points": len(best.log_likelihood), "best": best.label, "runs": rows}
+    return rows

@@ -14,7 +14,7 @@ import numpy as np
 
 from pathscore.data import Arguments
 from pathscore.diagnostics.arviz import draw_tree
-from pathscore.diagnostics.examining import sections_of
+from pathscore.diagnostics.examining import sections_of, settings
 from pathscore.diagnostics.page import Drawn, draw_all, render
 from pathscore.diagnostics.palette import LIGHT
 from pathscore.diagnostics.subject import Effort, Section, Subject
@@ -65,7 +65,7 @@ def diagnose(
         tree = write_posterior(run, args, effort)
         try:
             shape = job.dataset.shape if args else None
-            subject = Subject(job.model, job.guide, args, tree, effort, labels, shape)
+            subject = Subject(job.model, job.guide, args, tree, effort, labels, shape, run=True)
             sections = [
                 training.section(run),
                 gradients.section(run.path),
@@ -80,7 +80,7 @@ def diagnose(
     write_text(run.path / NUMBERS, numbers(run, effort, sections))
     write_text(
         run.path / PAGE,
-        render(f"Run {run.name}", subtitle(run, len(args[0]) if args else 0), sections, footer(effort), drawn),
+        render(f"Run {run.name}", subtitle(run, len(args[0]) if args else 0), sections, settings(effort), drawn),
     )
     return run.path / PAGE
 
@@ -176,8 +176,3 @@ def subtitle(run: Run, points: int) -> str:
         f"{place_name(c.model)}{with_title(run.job)} on {run.job.dataset.name}, objective {c.elbo}{estimator}; "
         f"examined on {rows}."
     )
-
-
-def footer(effort: Effort) -> str:
-    """The settings of the diagnosis, so that it can be repeated."""
-    return "Settings: " + ", ".join(f"{k} = {v}" for k, v in vars(effort).items()) + "."

@@ -1,6 +1,6 @@
-"""The runs of a comparison, their labels, and paired differences.
+"""What is compared, labels, and paired differences.
 
-`Entry` is one run with its figures on the common held-out data, (N,) each. `paired(a, b) -> Difference`.
+`Entry` is one run or report with its figures on the common held-out data, (N,) each. `paired(a, b) -> Difference`.
 """
 
 import math
@@ -22,24 +22,31 @@ UNKNOWN = "—"
 APART = 3.0
 """Standard errors beyond which a difference is significant: two-sided false-alarm rate 0.3 % per comparison."""
 
+NORMAL = 1.96
+"""Standard errors on each side of a 95 % interval."""
+
 
 @dataclass(frozen=True)
 class Entry:
-    """One run of a comparison: `label` says how it differs from the others."""
+    """One thing of a comparison: `label` says how it differs from the others. run: None for what is in memory."""
 
     label: str
-    run: Run
-    log_likelihood: np.ndarray  # (N,) K-sample bound, nats
-    elbo: np.ndarray  # (N,) nats
+    run: Run | None
+    log_likelihood: np.ndarray  # (N,) K-sample bound, log predictive density or elpd; nats
+    elbo: np.ndarray | None  # (N,) nats
 
     @property
     def group(self) -> tuple:
         """The settings that runs share which differ only by their seed."""
+        if self.run is None:
+            return (self.label,)
         return tuple(sorted((k, str(v)) for k, v in vars(self.run.config).items() if k not in ("seed", "threads")))
 
     @property
-    def evaluations(self) -> float:
+    def evaluations(self) -> float | None:
         """Evaluations of the model in one optimiser step: batch size × (particles and counterfactual rows)."""
+        if self.run is None:
+            return None
         rows = read_rows(self.run.path / TABLE)
         each = rows[0].get("evaluations") if rows else None  # the run's own estimator comes first
         return float(self.run.config.batch_size or 1) * float(each or self.run.config.particles or 1)
@@ -77,6 +84,11 @@ class Difference:
     def words(self) -> str:
         """better, worse, or not significant (within three standard errors)."""
         return "not significant" if abs(self.z) < APART else "better" if self.mean > 0 else "worse"
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the mean difference, by the normal distribution."""
+        return self.mean - NORMAL * self.error, self.mean + NORMAL * self.error
 
 
 def paired(a: np.ndarray, b: np.ndarray) -> Difference:

@@ -35,6 +35,12 @@ RESULTS = (
 )
 
 
+NOTES = {
+    "gradient-norm": "Root mean square over the steps since the point before; logarithmic scale.",
+    "gradient-variance": "Against steps, on a logarithmic scale.",
+}
+
+
 def section(run: Run) -> Section:
     """Configuration, result with standard errors, training curves."""
     config = json.loads(run.config.to_json())
@@ -63,17 +69,17 @@ def _success(run: Run) -> str:
 def _pictures(run: Run) -> list[Picture]:
     pictures = []
     if any("train_elbo" in line for line in run.metrics):
-        for x in ("step", "seconds"):
-            draw = partial(curves.training_plot, metrics=run.metrics, x=x)
-            pictures.append(Picture(f"training-{x}", f"ELBO against {x}", "Training and validation ELBO.", draw))
-    norm = {"training": curves.series(run.metrics, "step", "gradient_norm")}
+        draw = partial(curves.training_plot, metrics=run.metrics, x="step")
+        alt = "The running mean is over the last 5 % of the rows seen."
+        pictures.append(Picture("training", "Training and validation ELBO", alt, draw))
+    norm = {"training": curves.gradient_norms(run.metrics)}
     for name, title, lines in (
         ("gradient-norm", "Gradient norm during training", norm),
         ("gradient-variance", "Gradient variance during training", curves.variances(run.metrics)),
     ):
         if any(len(x) for x, _ in lines.values()):
             draw = partial(curves.several, lines=lines, x="step", y=" ".join(title.split()[:2]).lower(), log=True)
-            pictures.append(Picture(name, title, "Against steps, on a logarithmic scale.", draw))
+            pictures.append(Picture(name, title, NOTES[name], draw))
     return pictures
 
 

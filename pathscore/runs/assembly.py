@@ -14,12 +14,12 @@ import torch
 from pyro.infer import ELBO
 
 from pathscore.compiling.compiled_elbo import compiled
-from pathscore.config import COMMON, SMALL_WIDTH, Config
+from pathscore.config import COMMON, PYROS, SMALL_WIDTH, Config, by_pattern, completed
 from pathscore.data import DATASETS, NOTHING, Arguments, Dataset, binarize, load_dataset, load_file, refuse_other
 from pathscore.elbos import ELBOS, KLWeight, kl_weighted, make_elbo
 from pathscore.elbos.site import SiteELBO
 from pathscore.errors import UsageError
-from pathscore.estimators import parse
+from pathscore.estimators import Estimator, parse
 from pathscore.exact.rows import trial
 from pathscore.programs.entry import Program
 from pathscore.programs.lookup import absolute
@@ -34,7 +34,7 @@ class Assembly:
     """A run before its first step.
 
     config: without "auto". dataset: its tensors are on the device. model, guide: the programs without the KL weight.
-    svi: model, guide and objective, ready for a step. explanation: the estimator of each site, where one was named.
+    svi: model, guide and objective, ready for a step. explanation: the estimator of each site, as a table.
     """
 
     config: Config
@@ -44,7 +44,7 @@ class Assembly:
     kl_weight: KLWeight
     svi: SVI
     steps: int
-    explanation: str | None
+    explanation: str
 
     @property
     def program(self) -> Program:
@@ -128,11 +128,10 @@ def settle(config: Config, dataset: Dataset) -> Config:
     if config.threads is None:
         # Barriers between threads cost more than a small model's work; torch's own number follows OMP_NUM_THREADS.
         config = replace(config, threads=1 if width <= SMALL_WIDTH else torch.get_num_threads())
+    config = replace(config, estimator=completed(config.estimator, entry.usual))
     if config.particles is None:
-        chosen = parse(config.estimator).values() if config.estimator else ()
-        config = replace(
-            config, particles=max([entry.particles, entry.min_particles, *(e.min_particles for e in chosen)])
-        )
+        least = max((e.min_particles for e in named_estimators(config).values()), default=1)
+        config = replace(config, particles=max(entry.particles, entry.min_particles, least))
     return replace(config, model=absolute(config.model), **places(config, program))
 
 
@@ -150,8 +149,19 @@ def places(config: Config, program: Program) -> dict[str, Any]:
 def objective(config: Config, depth: int = 1) -> ELBO:
     """The objective of a configuration without "auto", with its estimators, for `depth` nested plates."""
     options = {name: getattr(config, name) for name in ELBOS[config.elbo].options if hasattr(config, name)}
-    estimators = parse(config.estimator) if config.estimator else None
+    estimators = named_estimators(config) or None
     return make_elbo(config.elbo, estimators, config.particles or 1, max_plate_nesting=depth, **options)
+
+
+def named_estimators(config: Config) -> dict[str, Estimator]:
+    """Site pattern → estimator, without sites that have Pyro's own gradient. Raises UsageError for "z=default"."""
+    words = by_pattern(config.estimator or PYROS)
+    if alone := [site for site, word in words.items() if word == PYROS and site != "*"]:
+        raise UsageError(
+            f"--estimator {alone[0]}={PYROS}: {PYROS} stands for all sites that are not named: give pathwise or score"
+        )
+    others = [f"{site}={word}" for site, word in words.items() if word != PYROS]
+    return parse(",".join(others)) if others else {}
 
 
 def refuse_idle(config: Config) -> None:
@@ -188,15 +198,13 @@ def optimizer(config: Config, steps: int, per_epoch: int) -> OptimizerSpec:
     )
 
 
-def explain(svi: SVI, batch: Sequence[torch.Tensor]) -> str | None:
-    """The table of sites and their estimators; None with Pyro's own gradient.
-
-    Raises UsageError where an estimator does not support its site.
-    """
-    if not isinstance(svi.elbo, SiteELBO):
-        return None
-    with svi.scope():
-        return svi.elbo.explain(svi.model, svi.guide, *batch)
+def explain(svi: SVI, batch: Sequence[torch.Tensor]) -> str:
+    """The table of sites and their estimators. Raises UsageError where an estimator does not support its site."""
+    # Pyro's own objectives are not prepared: parameters that their programs make are made in the first step.
+    scratch = svi if isinstance(svi.elbo, SiteELBO) else SVI(svi.model, svi.guide, publish=False)
+    with scratch.scope():
+        explained: Any = svi.elbo  # every objective of `make_elbo` has `explain`; Pyro's own type does not say so
+        return explained.explain(svi.model, svi.guide, *batch)
 
 
 def binarized(args: Arguments, mode: str) -> Arguments:

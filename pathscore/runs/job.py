@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,23 @@ class Done:
     directory: Path
     summary: dict[str, Any]
 
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame with one row, indexed by the directory: the summary's figures and choices."""
+        import pandas
+
+        plain = {k: v for k, v in self.summary.items() if not isinstance(v, dict | list)}
+        return pandas.DataFrame([plain], index=pandas.Index([str(self.directory)], name="run"))
+
+    def _repr_html_(self) -> str:
+        rows = {**self.summary, "saved in": self.directory}
+        kept = {k: v for k, v in rows.items() if v is not None and v != {} and v != []}
+        cells = (f"<tr><td>{escape(str(k))}</td><td>{escape(_short(v))}</td></tr>" for k, v in kept.items())
+        return f"<table>{''.join(cells)}</table>"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
 
 def run(config: Config, call: Call | None = None) -> Done:
     """Train, evaluate and save a configured run. Raises PathscoreError (one line) or Interrupted."""
@@ -75,7 +93,8 @@ def train(
 
     program: a name of `--model`, or your own entry that has a name at the top level of a file.
     out: the run directory, `runs/<time>-<name>` if not given. resume: the directory of a run to continue.
-    choices: the flags of the command line with "_" for "-". A resumed run keeps its own where they are not given.
+    choices: the flags of the command line with "_" for "-". A resumed run keeps its own where they are not given. Sites
+        for which no estimator is named have `auto`; estimator="default" is Pyro's own gradient.
 
     Raises: PathscoreError, one line that names the choice and the remedy.
     """
@@ -114,8 +133,7 @@ def execute(job: Assembly, call: Call) -> Done:
         rundir.sweep(directory)
         rundir.write_config(directory, config)
         call.say(heading(job, directory))
-        if job.explanation:
-            call.say(job.explanation)
+        call.say(job.explanation)
         fitted = fitted_run(job, directory, call)
         call.say("evaluating")
         with job.svi.scope():

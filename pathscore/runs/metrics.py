@@ -1,5 +1,9 @@
 """The metrics of a run, one JSON object per line: `Metrics(path, lines)` appends, `read_metrics(path) -> list of dict`.
 
+`train_elbo` is the mean over the `rows` of the epoch so far: differences of sums give the mean of any stretch, which is
+what pictures draw (`diagnostics.curves.running`). `gradient_rms` is the root mean square of the gradient norms of all
+steps since the line before that has one; `gradient_norm` is that of one step.
+
 A line is flushed as soon as it is written. A process that is killed leaves at most one partial line, which is dropped.
 A resumed run also drops the lines after its checkpoint, and writes them again.
 """

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 from pyro import poutine
 
-from pathscore.diagnostics.curves import clip_start, series, with_seconds
-from pathscore.diagnostics.palette import LIGHT, legend, panels, png
+from pathscore.diagnostics.curves import training_plot
+from pathscore.diagnostics.palette import LIGHT, figure_of, panels, png
 from pathscore.diagnostics.plots import image_grid
 from pathscore.errors import UsageError
 from pathscore.evaluation.weights import Program, isolated
@@ -36,18 +35,9 @@ def training_curve(metrics: Sequence[dict[str, Any]]) -> Figure:
     `metrics`: the lines of metrics.jsonl. The band is two standard errors of the validation ELBO over the data.
     """
     figure, axes = panels(LIGHT, 1, 2, (8.0, 3.2))
-    lines = with_seconds(metrics)
-    shown = np.concatenate([series(lines, "step", key)[1] for key in ("train_elbo", "valid_elbo")])
     for ax, x in zip(axes, ("step", "seconds"), strict=True):
-        ax.plot(*series(lines, x, "train_elbo"), color=LIGHT.main, label="training (mean of the epoch so far)")
-        at, elbo = series(lines, x, "valid_elbo")
-        with_error = [line for line in lines if line.get("valid_elbo") is not None]
-        error = 2 * np.array([line.get("valid_elbo_se") or 0.0 for line in with_error])
-        ax.plot(at, elbo, color=LIGHT.second, marker=".", label="validation ± 2 standard errors")
-        ax.fill_between(at, elbo - error, elbo + error, color=LIGHT.second, alpha=0.25, linewidth=0)
-        ax.set(xlabel=x, ylabel="ELBO (nats per data point)" if x == "step" else "")
-        clip_start(ax, shown)
-    legend(axes[0], LIGHT, loc="lower right")
+        training_plot(LIGHT, metrics, x, ax)
+    axes[1].set_ylabel("")
     return figure
 
 
@@ -120,10 +110,9 @@ def _grid(rows: list[torch.Tensor], shape: Sequence[int], title: str, names: Seq
     width = max(len(row) for row in rows)
     blank = torch.zeros(width, rows[0].shape[1])
     filled = [torch.cat([(row.cpu().float() - low) / (high - low), blank[len(row) :]]) for row in rows]
-    figure = image_grid(LIGHT, torch.stack(filled).reshape(len(rows), width, *shape).numpy(), names)
-    figure.axes[0].set_title(title, color=LIGHT.text, fontsize=10)
-    figure.axes[0].tick_params(length=0)
-    return figure
+    ax = image_grid(LIGHT, torch.stack(filled).reshape(len(rows), width, *shape).numpy(), names)
+    ax.set_title(title, color=LIGHT.text, fontsize=10)
+    return figure_of(ax)
 
 
 def _curves(sets: list[torch.Tensor], names: list[str]) -> Figure:

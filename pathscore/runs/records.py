@@ -47,6 +47,7 @@ class Position:
 
     step: completed steps. epoch, batch: the present epoch, and its completed batches.
     loss, rows: the loss of the present epoch so far, summed over this number of rows.
+    square, norms: sum of the squared gradient norms since the last line of metrics that has one, and their number.
     seconds: time spent on steps. train_elbo, valid_elbo: the latest values. lines: lines of the metrics.
     closed: whether the latest epoch, or the part of it that was trained, has been validated.
     """
@@ -56,6 +57,8 @@ class Position:
     batch: int = 0
     loss: float = 0.0
     rows: int = 0
+    square: float = 0.0
+    norms: int = 0
     seconds: float = 0.0
     train_elbo: float | None = None
     valid_elbo: float | None = None

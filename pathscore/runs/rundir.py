@@ -8,9 +8,10 @@ torch.
 import os
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from pathscore.config import Config
+from pathscore.config import PYROS, Config, completed
 from pathscore.errors import RunDirError
 
 CONFIG = "config.json"
@@ -85,10 +86,14 @@ def sweep(path: Path) -> list[Path]:
 
 
 def read_config(path: Path) -> Config:
-    """The configuration of the run in directory `path`."""
+    """The configuration of the run in directory `path`.
+
+    A run says which estimators it has. Where it does not, it is older than that rule, and they are Pyro's own.
+    """
     try:
         text = (path / CONFIG).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RunDirError(f"{path} is not a run directory: {CONFIG}: {reason}") from None
-    return Config.from_json(text, where=str(path / CONFIG))
+    config = Config.from_json(text, where=str(path / CONFIG))
+    return replace(config, estimator=completed(config.estimator, PYROS))

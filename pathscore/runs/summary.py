@@ -44,7 +44,7 @@ def summarise(job: Assembly, fitted: Fitted, args: Arguments) -> dict[str, Any]:
         "elbo": config.elbo,
         "model": config.model,
         **{name: getattr(config, name) for name in options_of(program.options)},
-        "estimator": config.estimator or "default",
+        "estimator": config.estimator,
         "particles": config.particles,
         "dataset": job.dataset.name,
         "seed": config.seed,
@@ -90,7 +90,7 @@ def heading(job: Assembly, directory: Path) -> str:
     config, data = job.config, job.dataset
     lines = [
         f"{place_name(config.model)}{with_title(job)}; objective {config.elbo}, estimator "
-        f"{config.estimator or 'of the objective'}, K = {config.particles}",
+        f"{config.estimator}, K = {config.particles}",
         f"{job.steps} steps on {job.svi.device()}, threads: {config.threads}, in {directory}",
     ]
     if job.training:

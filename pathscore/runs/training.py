@@ -5,6 +5,7 @@ position in the epoch. A resumed run therefore continues bit for bit. Only the p
 Metrics, validation and checkpoints do not change the result.
 """
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -172,6 +173,7 @@ class Loop:
         at.step, at.batch, at.rows, at.closed = at.step + 1, at.batch + 1, at.rows + rows, False
         at.loss += loss * rows if self.svi.per_datum else loss
         at.train_elbo = -at.loss / at.rows
+        at.square, at.norms = at.square + self.svi.gradient_norm**2, at.norms + 1
         now = time.perf_counter()
         at.seconds, self._mark = at.seconds + now - self._mark, now
         self.bar.update()
@@ -180,11 +182,14 @@ class Loop:
 
     def _log(self) -> None:
         self._show()
+        at = self.at
         self._write(
             gradient_norm=self.svi.gradient_norm,
+            gradient_rms=math.sqrt(at.square / at.norms),
             lr=self.svi.optim.rate() if isinstance(self.svi.optim, JointOptim) else None,
             kl_weight=self.kl_weight.value,
         )
+        at.square, at.norms = 0.0, 0
 
     def _end_epoch(self) -> None:
         at, found = self.at, {}
@@ -203,7 +208,7 @@ class Loop:
     def _write(self, **values: Any) -> None:
         at = self.at
         where = {"step": at.step, "epoch": at.epoch, "seconds": round(at.seconds, 3)}
-        self.metrics.write(**where, train_elbo=at.train_elbo, **values)
+        self.metrics.write(**where, rows=at.rows, train_elbo=at.train_elbo, **values)
         at.lines = self.metrics.lines
 
     def _show(self) -> None:

@@ -158,9 +158,10 @@ def test_flags_override_a_preset(tmp_path):
 
 def test_resume_takes_the_run_as_it_was_and_refuses_to_change_it(tmp_path, capsys):
     path = str(create(str(tmp_path / "run"), "run"))
-    write_config(Path(path), Config(latent="bernoulli", epochs=7, layers=(5,)))
+    run = Config(latent="bernoulli", estimator="auto", epochs=7, layers=(5,))
+    write_config(Path(path), run)
     config, _ = parse(["--resume", path], "train")
-    assert config == Config(latent="bernoulli", epochs=7, layers=(5,))
+    assert config == run
     config, _ = parse(["--resume", path, "--epochs", "9", "--latent", "bernoulli"], "train")
     assert config.epochs == 9
     assert cli.main(["train", "--resume", path, "--latent", "normal"]) == 2

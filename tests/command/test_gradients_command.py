@@ -40,7 +40,7 @@ def test_the_toy_of_the_papers(capsys):
 def test_a_run_ends_with_its_table(run_dir):
     saved = json.loads((run_dir / "gradients.json").read_text())
     names = [row["name"] for row in saved["estimators"]]
-    assert names[0] == "z1=disarm,z2=rloo" and {"score", "disarm", "rebar"} < set(names) and "pathwise" not in names
+    assert names[0] == "z1=disarm, z2=rloo" and {"score", "disarm", "rebar"} < set(names) and "pathwise" not in names
     assert set(saved["estimators"][0]["variance_by_parameter"]) == {"z1.logits", "z2.logits"}
     assert (run_dir / "gradients.png").read_bytes().startswith(b"\x89PNG")
 

@@ -1,4 +1,4 @@
-"""A compiled step replayed as a CUDA graph: what a replay must get right, on an emulated GPU, and the real one if any."""
+"""A compiled step replayed as a CUDA graph: what a replay must get right, on an emulated GPU and a real one."""
 
 import pytest
 import torch

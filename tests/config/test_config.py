@@ -121,8 +121,8 @@ def test_the_exit_code_belongs_to_the_error():
 
 def test_a_run_directory_keeps_its_configuration_and_no_second_run(tmp_path):
     path = create(str(tmp_path / "räume und mehr"), "name")
-    write_config(path, Config(layers=(3, 2)))
-    assert read_config(path) == Config(layers=(3, 2))
+    write_config(path, Config(layers=(3, 2), estimator="auto"))
+    assert read_config(path) == Config(layers=(3, 2), estimator="auto")
     assert create(str(path), "name") == path  # nothing was trained yet
     (path / "checkpoint.pt").write_bytes(b"weights")
     with pytest.raises(RunDirError, match="already holds a run"):

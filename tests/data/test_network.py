@@ -83,18 +83,29 @@ def test_a_folder_that_is_relative_is_named_in_full(tmp_path, monkeypatch, never
         load_dataset("mnist", "sets", download=False)
 
 
-def test_a_torchvision_for_another_torch_is_told_in_one_line(monkeypatch):
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (
+            RuntimeError("operator torchvision::nms does not exist\nmore"),
+            "torchvision cannot be imported (operator torchvision::nms does not exist): "
+            "install torch and torchvision together, in one command",
+        ),
+        (
+            ModuleNotFoundError("No module named 'torchvision'", name="torchvision"),
+            "this data set is read with torchvision: pip install torchvision",
+        ),
+    ],
+)
+def test_a_torchvision_that_is_missing_or_for_another_torch_is_told_in_one_line(fault, said, monkeypatch):
     class Broken:
         def find_spec(self, name, *_):
             if name.startswith("torchvision"):
-                raise RuntimeError("operator torchvision::nms does not exist\nmore")
+                raise fault
 
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
     with pytest.raises(DataError) as error:
         vision()
-    assert str(error.value) == (
-        "torchvision cannot be imported (operator torchvision::nms does not exist): "
-        "install torch and torchvision together, in one command"
-    )
+    assert str(error.value) == said

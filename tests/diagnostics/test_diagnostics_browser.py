@@ -42,7 +42,7 @@ def comparison(folder):
     runs = [folder / name for name in ("a", "b")]
     for run, own in zip(runs, (["--estimator", "disarm"], ["--elbo", "vimco", "--particles", "3"]), strict=True):
         assert main(["train", *words, *own, "--out", str(run)]) == 0
-    return compare(runs, points=40, samples=10, out=folder)
+    return compare(runs, points=40, samples=10, out=folder).path
 
 
 def one_run(folder):

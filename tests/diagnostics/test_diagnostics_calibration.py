@@ -88,7 +88,7 @@ def test_programs_that_are_not_amortised_are_refused():
     def guide(x):
         pyro.sample("mean", dist.Normal(x.mean(), 0.1))
 
-    with pytest.raises(UsageError, match=r"\['mean'\] are global"):
+    with pytest.raises(UsageError, match="mean are not"):
         calibrate(model, guide, (torch.randn(4, 3),))
     linear, exact_guide, x = linear_gaussian()
     with pytest.raises(UsageError, match="as an argument of its own"):

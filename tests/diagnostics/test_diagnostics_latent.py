@@ -91,6 +91,24 @@ def test_an_aggregate_off_the_prior_is_flagged():
     assert {v.name: v.status for v in section.verdicts}["aggregate"] == "bad"
 
 
+@pytest.mark.parametrize(("scale", "status"), [(1.0, "good"), (1.6, "watch")])
+def test_standard_deviations_that_are_not_the_priors_are_not_called_good(scale, status):
+    """N = 300 points of an exact guide, 2 units: four standard deviations; planted: an aggregate 1.5 times as wide."""
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 0.3).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x / 1.09, 0.09**0.5 / 1.09**0.5).to_event(1))
+
+    x = scale * 1.09**0.5 * torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+    (section,) = examine(model, guide, x, names=["latent"], effort=Effort(draws=20), strict=True)
+    assert {v.name: v.status for v in section.verdicts}["aggregate"] == status
+
+
 @pytest.mark.parametrize("latent", LATENTS)
 def test_every_latent_family_has_its_section(latent):
     torch.manual_seed(0)

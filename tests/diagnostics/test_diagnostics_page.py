@@ -19,7 +19,7 @@ from pathscore.reports.gradients import section as gradients
 
 
 def picture(name="p"):
-    return Picture(name, "A <title>", 'Alt "text" & more', lambda palette: panels(palette)[0])
+    return Picture(name, "A <title>", 'Alt "text" & more', lambda palette: panels(palette)[1][0])
 
 
 def sections():
@@ -72,14 +72,14 @@ def test_pictures_are_inlined_for_both_themes():
     found = [base64.b64decode(data) for data in re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page)]
     assert len(found) == 2 and all(data.startswith(b"\x89PNG") for data in found)
     assert found[0] != found[1]
-    assert 'alt="Alt &quot;text&quot; &amp; more"' in page
+    assert 'alt="Alt &#34;text&#34; &amp; more"' in page
 
 
 def test_verdicts_say_value_threshold_meaning_and_advice():
     page = re.sub("</?code>", "", render("t", "s", sections(), "f"))
     verdict = judge("gap", 0.5)
     for text in (verdict.value, verdict.threshold, verdict.meaning, verdict.advice):
-        assert text.replace("&", "&amp;").replace("'", "&#x27;") in page
+        assert text.replace("&", "&amp;").replace("'", "&#39;") in page
     assert "use it as the posterior with care" in page and "The model: no check is flagged." in page
     assert "too few draws" in page
 
@@ -95,11 +95,9 @@ def test_gradient_rows_are_shown_when_they_are_there(tmp_path):
         "milliseconds": 0.5,
     }
     (tmp_path / "gradients.json").write_text(json.dumps({"rows": [row]}))
-    figure, _ = panels(LIGHT)
-    (tmp_path / "gradients.png").write_bytes(png(figure))
     section = gradients(tmp_path)
     assert section.tables[0].rows == [["rloo", "yes", "2.2", "13", "0.5"]]
-    assert section.images and "estimator" in section.tables[0].header
+    assert [p.name for p in section.pictures] == ["trade-off"] and "estimator" in section.tables[0].header
     for broken in ("{", "[1, 2]", '"text"', '{"estimators": 3}'):
         (tmp_path / "gradients.json").write_text(broken)
         assert read_rows(tmp_path / "gradients.json") == []
@@ -124,10 +122,10 @@ FIGURES = {
     "chains": lambda p: plots.chains_plot(p, RNG.normal(size=9), RNG.uniform(size=9)),
     "grid": lambda p: plots.image_grid(p, RNG.uniform(size=(2, 5, 1, 4, 4)), ("a", "b")),
     "colour grid": lambda p: plots.image_grid(p, RNG.uniform(size=(2, 5, 3, 4, 4))),
-    "rate": lambda p: latent_plots.rate_plot(p, RNG.uniform(size=5), np.array([1, 0, 1, 0, 1], bool)),
-    "aggregate": lambda p: latent_plots.aggregate_plot(p, UNIFORM, UNIFORM, ["a", "b", "c"], False),
-    "constant aggregate": lambda p: latent_plots.aggregate_plot(p, UNIFORM * 0, UNIFORM * 0, ["a", "b", "c"], False),
-    "discrete aggregate": lambda p: latent_plots.aggregate_plot(p, UNIFORM, UNIFORM, ["a", "b", "c"], True),
+    "rate": lambda p: latent_plots.rate_plot(p, RNG.uniform(size=5), np.array([1, 0, 1, 0, 1], bool), "KL"),
+    "aggregate": lambda p: latent_plots.aggregate_plot(p, UNIFORM, UNIFORM, ["a", "b", "c"]),
+    "constant aggregate": lambda p: latent_plots.aggregate_plot(p, UNIFORM * 0, UNIFORM * 0, ["a", "b", "c"]),
+    "discrete aggregate": lambda p: latent_plots.frequency_plot(p, UNIFORM, UNIFORM, ["a", "b", "c"]),
     "heat": lambda p: latent_plots.heat_map(p, UNIFORM, np.arange(60), "units"),
     "embedding": lambda p: latent_plots.embedding_plot(p, UNIFORM[:, :2], np.arange(60) % 3, ("a", "b")),
     "embedding without labels": lambda p: latent_plots.embedding_plot(p, UNIFORM[:, :2], None, ("a", "b")),
@@ -142,7 +140,7 @@ def test_every_picture_can_be_drawn_in_both_themes(name):
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    light, dark = (png(FIGURES[name](theme)) for theme in (LIGHT, DARK))
+    light, dark = (png(FIGURES[name](theme).figure) for theme in (LIGHT, DARK))
     assert light.startswith(b"\x89PNG") and light != dark
     assert dict(matplotlib.rcParams) == before
 

@@ -9,6 +9,7 @@ from diagnostics_cases import belief_net, linear_gaussian
 from sklearn.isotonic import IsotonicRegression
 
 from pathscore.diagnostics import Effort, examine
+from pathscore.diagnostics.calibration import calibrate
 from pathscore.diagnostics.predictive import check
 from pathscore.diagnostics.reliability import curve, reliability
 from pathscore.errors import UsageError
@@ -31,14 +32,14 @@ def test_a_model_with_too_much_ink_is_found():
     model, guide, x = belief_net(0, rows=200)
     more = torch.maximum(x, torch.bernoulli(torch.full_like(x, 0.3)))
     status = {v.name: v.status for v in section(model, guide, more).verdicts}
-    assert status["counts"] == "bad" and status["pixels"] in ("watch", "bad")
+    assert status["counts"] == "bad" and status["reliability"] in ("watch", "bad")
 
 
-def test_pixels_that_are_bolder_than_the_model_says_are_found():
+def test_probabilities_that_are_bolder_than_the_model_says_are_found():
     # Same marginal frequencies, but each pixel is a coin that the model does not know of: overconfident predictions.
     model, guide, x = belief_net(0, rows=300)
     shuffled = torch.stack([column[torch.randperm(len(x))] for column in x.T], 1)
-    assert {v.name: v.flagged for v in section(model, guide, shuffled).verdicts}["pixels"]
+    assert {v.name: v.flagged for v in section(model, guide, shuffled).verdicts}["reliability"]
 
 
 def test_real_data_are_summarised_by_their_mean():
@@ -48,7 +49,7 @@ def test_real_data_are_summarised_by_their_mean():
     assert found.prior.shape == found.posterior.shape == (99, 200)
     assert check(model, guide, (x + 2,), seed=0).p_value < 1e-3
     made = section(model, guide, x)
-    assert [v.name for v in made.verdicts] == ["counts"] and "needs 0/1 data" in made.notes[0]
+    assert [v.name for v in made.verdicts] == ["counts"] and not made.notes
 
 
 def test_ranks_are_uniform_under_the_model():
@@ -77,16 +78,41 @@ def test_reliability_needs_zeros_and_ones():
         reliability(lambda n: model(x), lambda n: guide(x), (3,))
 
 
-def test_several_observed_sites_are_refused():
-    def model(x):
-        with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-            pyro.sample("a", dist.Normal(z, 1.0), obs=x)
-            pyro.sample("b", dist.Normal(z, 1.0), obs=x)
+def two_sites(x, y):
+    with pyro.plate("data", len(x), dim=-1):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+        pyro.sample("a", dist.Normal(z, 1.0), obs=x)
+        pyro.sample("b", dist.Bernoulli(logits=z), obs=y)
 
-    def guide(x):
-        with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
 
-    with pytest.raises(UsageError, match=r"exactly one observed site, the model has \['a', 'b'\]"):
-        check(model, guide, (torch.randn(5),))
+def guide_of_two(x, y):
+    with pyro.plate("data", len(x), dim=-1):
+        pyro.sample("z", dist.Normal(x / 2 + 0.3 * (y - 0.5), 0.65))
+
+
+def test_every_observed_site_has_its_checks():
+    torch.manual_seed(0)
+    z = torch.randn(300)
+    x, y = torch.normal(z, 1.0), torch.bernoulli(torch.sigmoid(z))
+    found = section(two_sites, guide_of_two, (x, y))
+    assert [v.name for v in found.verdicts] == ["counts", "counts", "reliability"]
+    assert not any(v.flagged for v in found.verdicts) and set(found.numbers) == {"a", "b"}
+    assert [p.name for p in found.pictures] == ["rootogram-a", "counts-a", "rootogram-b", "counts-b", "pava-b"]
+    # The planted fault: one of the two is wrong, and it is named.
+    first, second, _ = section(two_sites, guide_of_two, (x + 1, y)).verdicts
+    assert first.flagged and "(a, mean: " in first.value and not second.flagged
+
+
+def test_calibration_simulates_every_observed_site():
+    x, y = torch.randn(20), torch.ones(20)
+    found = calibrate(two_sites, guide_of_two, (x, y), replicates=40, draws=9, seed=0)
+    assert found.pit["z"].shape == (40, 1)
+    blind = calibrate(two_sites, lambda x, y: guide_of_two(x, 1 - y), (x, y), replicates=2000, draws=19, seed=0)
+    right = calibrate(two_sites, guide_of_two, (x, y), replicates=2000, draws=19, seed=0)
+    assert right.uniformity()[0] > 1e-3 > blind.uniformity()[0]  # the guide is asked about the simulated labels
+
+
+def test_a_site_has_to_be_named_where_there_are_several():
+    with pytest.raises(UsageError, match="exactly one observed site, the model has a, b"):
+        check(two_sites, guide_of_two, (torch.randn(5), torch.ones(5)))
+    assert check(two_sites, guide_of_two, (torch.randn(5), torch.ones(5)), "b").statistic == "number of ones"

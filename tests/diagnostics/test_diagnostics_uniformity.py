@@ -71,3 +71,24 @@ def test_the_family_is_corrected_for_its_size():
     p, worst = uniformity.family_p_value(values)
     assert worst == 7
     assert p == pytest.approx(min(1.0, 40 * uniformity.p_value(values[:, 7])))
+
+
+@pytest.mark.parametrize("columns", [1, 20])
+def test_a_line_leaves_the_drawn_band_exactly_where_the_verdict_is_significant(columns):
+    """500 data sets of N = 60 whose p-values lie on both sides of 0.1 %; planted fault: the band of 99 %."""
+    from pathscore.diagnostics.calibration import ALPHA
+    from pathscore.diagnostics.palette import LIGHT
+    from pathscore.diagnostics.plots import ecdf_plot
+
+    rng, agree, disagree_at_99 = np.random.default_rng(0), [], 0
+    ax = ecdf_plot(LIGHT, rng.uniform(size=(60, columns)), 0, "z")
+    assert "99.9 %" in ax.get_legend().get_texts()[0].get_text()
+    bands = [uniformity.band(60, 1 - (1 - level) / columns) for level in (1 - ALPHA, 0.99)]
+    for power in rng.uniform(1.0, 2.2, 500):
+        pit = rng.uniform(size=60) ** power
+        p = min(1.0, uniformity.p_value(pit) * columns)
+        curve = np.searchsorted(np.sort(pit), bands[0].grid, side="right") / 60
+        outside = [bool(((curve < b.lower - 1e-9) | (curve > b.upper + 1e-9)).any()) for b in bands]
+        agree.append(outside[0] == (p <= ALPHA))
+        disagree_at_99 += outside[1] != (p <= ALPHA)
+    assert all(agree) and disagree_at_99 > 20

@@ -10,6 +10,7 @@ from pathscore.command import tables as matrix
 from pathscore.command.arguments import parse
 from pathscore.command.cli import VERBS
 from pathscore.errors import UsageError
+from pathscore.estimators import ESTIMATORS
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -36,6 +37,10 @@ def test_a_file_without_marks_is_refused(tmp_path):
     (tmp_path / "a.md").write_text("# nothing")
     with pytest.raises(UsageError, match="has no marks"):
         matrix.write_page(tmp_path / "a.md")
+
+
+def test_it_counts_the_estimators():
+    assert f"{len(ESTIMATORS) - 1} estimators" in README  # auto stands for others
 
 
 def test_every_run_and_verb_of_the_readme_parses():

@@ -209,7 +209,7 @@ def test_explain_says_how_rows_are_run_and_svi_trains():
         losses = [svi.step(Y) for _ in range(3)]
     assert all(map(torch.isfinite, torch.tensor(losses)))
     with svi.scope():
-        assert "model evaluations a step, pass by pass" in svi.elbo.explain(mixture, guide, Y)
+        assert "model evaluations per step, pass by pass" in svi.elbo.explain(mixture, guide, Y)
 
 
 def test_the_trial_is_hidden_from_what_watches_a_step():

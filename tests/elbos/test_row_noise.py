@@ -292,6 +292,6 @@ def test_pass_by_pass_importance_rows_keep_independent_draws(vectorize):
 def test_explain_says_what_a_row_redraws():
     lines = present(Layers, "disarm").explain(*(getattr(Layers(3), part) for part in ("model", "guide"))).splitlines()
     assert lines[0].endswith("a row redraws") and lines[1].endswith("c") and lines[2].endswith("—")
-    assert lines[-1].endswith("costs credited by plate, without what is the same in all rows of a site")
+    assert lines[-1].endswith("costs Rao–Blackwellised by plate, without what is the same in all rows of a site")
     beside = present(Beside, "enum").explain(*(getattr(Beside(3), part) for part in ("model", "guide")))
     assert beside.splitlines()[1].endswith("nothing")

@@ -20,8 +20,9 @@ from pathscore import ELBOS, ESTIMATORS, SVI, CompiledELBO, OptimizerSpec, evalu
 from pathscore.command import cli
 from pathscore.compiling import cuda_graph
 from pathscore.compiling.compiled_elbo import EagerWarning
-from pathscore.errors import UsageError
+from pathscore.errors import NumericsError, UsageError
 from pathscore.evaluation import ais, importance_bound
+from pathscore.svi.whole_step import WholeStep
 
 pytestmark = [
     pytest.mark.gpu,
@@ -42,14 +43,14 @@ def data(rows=64, width=16, seed=0):
 
 
 def make(
-    latent="normal", elbo="trace", spec=None, particles=2, compiled=False, layers=(4,), dtype=torch.float32, lr=1e-3
+    latent="normal", elbo="trace", spec=None, particles=2, compiled=False, layers=(4,), dtype=torch.float32, optim=None
 ):
     torch.manual_seed(0)
     sizes = {"data_size": 16, "latent": latent, "layers": layers, "hidden": (16,), "classes": 3}
     model, guide = (kind(**sizes).to(CUDA, dtype) for kind in (VAE, AmortizedGuide))
     objective = make_elbo(elbo, spec, num_particles=max(particles, ELBOS[elbo].min_particles))
     objective = CompiledELBO(objective) if compiled else objective
-    return SVI(model, guide, OptimizerSpec(), objective, per_datum=True, publish=False)
+    return SVI(model, guide, optim or OptimizerSpec(), objective, per_datum=True, publish=False)
 
 
 def state(svi):
@@ -111,6 +112,43 @@ def test_compiled_steps_are_recorded_and_agree_with_eager_ones(latent, elbo, spe
     assert ours.compiled.built and not ours.compiled.refused
     assert losses[0] == pytest.approx(losses[1], rel=2e-4)
     torch.randn(3, device=CUDA)  # the generator is in order
+
+
+def whole(svi):
+    return [g.whole for g in svi.compiled.built.values() if isinstance(g.whole, WholeStep)]
+
+
+def batch_of(step):
+    return data(33 if step % 4 == 3 else 64, seed=step)
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize(("latent", "spec"), [("normal", None), ("bernoulli", "disarm"), ("bernoulli", "nvil")])
+def test_whole_steps_are_those_of_an_optimiser_outside(latent, spec, clip):
+    """Other sizes in between run eagerly, and share the optimiser's state with the recording."""
+    optim = OptimizerSpec(lr=0.01, clip_norm=clip, schedule="cosine", total_steps=30)
+    found = []
+    for compiled in (False, True):
+        svi = make(latent, "trace", spec, compiled=compiled, optim=optim)
+        torch.manual_seed(3)
+        found.append(([svi.step(batch_of(i)) for i in range(14)], state(svi)))
+    assert whole(svi)
+    assert found[0][0] == pytest.approx(found[1][0], rel=5e-4)
+    for name, value in found[0][1].items():
+        torch.testing.assert_close(found[1][1][name], value, rtol=2e-3, atol=2e-4)
+
+
+def test_nothing_moves_in_a_step_that_is_not_finite():
+    svi = make("bernoulli", "trace", "disarm", compiled=True)
+    for i in range(6):
+        svi.step(data(seed=i))
+    assert whole(svi)
+    before, bad = state(svi), data()
+    bad[1, 2] = float("nan")
+    with pytest.raises(NumericsError, match="step 7"):
+        svi.step(bad)
+    assert all(torch.equal(value, state(svi)[name]) for name, value in before.items())
+    assert all(math.isfinite(svi.step(data(seed=i))) for i in range(3))
 
 
 def test_several_runs_and_shapes_in_one_process_draw_different_numbers():

@@ -62,9 +62,9 @@ def first_losses(case) -> dict[str, float]:
 
 
 def same_work(case, losses: dict[str, float]) -> bool:
-    """Whether losses agree to a tenth: other initial weights by hand; other draws in Pyro beside an estimator."""
+    """Whether losses agree to a fifth: other initial weights by hand; other draws in Pyro beside an estimator."""
     pyro_s = pytest.approx(losses["pyro-svi"], rel=0.1 if case.estimator else 1e-5)
-    return losses["eager"] == pyro_s and losses["handwritten"] == pytest.approx(losses["eager"], rel=0.1)
+    return losses["eager"] == pyro_s and losses["handwritten"] == pytest.approx(losses["eager"], rel=0.2)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))

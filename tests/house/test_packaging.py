@@ -1,5 +1,6 @@
 """The distribution: what it installs, what importing it costs and changes; and nothing says where it comes from."""
 
+import ast
 import importlib.metadata
 import os
 import re
@@ -25,6 +26,58 @@ def test_the_wheel_holds_the_three_packages_and_every_folder_of_them():
     for package in packages:
         for folder in {path.parent for path in (ROOT / package).rglob("*.py")}:
             assert (folder / "__init__.py").is_file(), f"{folder} is no package"
+
+
+OWN = {"pathscore", "models", "guides"}
+DISTRIBUTIONS = {"pyro": "pyro-ppl", "sklearn": "scikit-learn", "PIL": "pillow", "arviz_stats": "arviz-stats"}
+"""Import name → the name that it is installed by, where they differ."""
+
+NOT_IMPORTED = {
+    "pytest-xdist": "the option -n of pytest",
+    "ipykernel": "runs the notebooks",
+    "jupyterlab": "shows the notebooks",
+    "ipywidgets": "progress bars in notebooks",
+    "ruff": "a command",
+    "pyright": "a command",
+}
+"""Extras that serve by being installed."""
+
+
+def imported(*folders: str) -> set[str]:
+    """The distributions that the files of some folders import, at any depth of the code."""
+    names: set[str] = set()
+    for path in (file for folder in folders for file in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names.add((node.module or "").split(".")[0])
+    beside = {path.stem for path in (ROOT / "tests").rglob("*.py")}  # on the path of the tests
+    local = beside | {path.name for path in ROOT.iterdir() if path.is_dir()}
+    return {DISTRIBUTIONS.get(name, name) for name in names - set(sys.stdlib_module_names) - local}
+
+
+def declared(extra: str | None = None) -> set[str]:
+    """The distributions that pyproject.toml asks for, always or for an extra."""
+    project = PROJECT["project"]
+    lines = project["dependencies"] if extra is None else project["optional-dependencies"][extra]
+    return {re.split(r"[^\w.-]", line)[0] for line in lines} - OWN
+
+
+def test_what_is_declared_is_imported_and_the_other_way_round():
+    assert imported("pathscore", "models", "guides") == declared()
+    everywhere = imported("pathscore", "models", "guides", "tests", "benchmarks", "examples", "docs")
+    extras = set().union(*map(declared, PROJECT["project"]["optional-dependencies"]))
+    assert extras - everywhere - set(NOT_IMPORTED) - {"optax"} == set()  # optax comes to NumPyro's own optimisers
+    assert everywhere - extras - declared() == {"jax"}  # NumPyro brings it
+
+
+def test_a_dependency_that_nothing_imports_is_noticed(monkeypatch):
+    """The planted faults: one too many, and one too few."""
+    for lines in ([*PROJECT["project"]["dependencies"], "arviz-plots"], PROJECT["project"]["dependencies"][1:]):
+        monkeypatch.setitem(PROJECT["project"], "dependencies", lines)
+        with pytest.raises(AssertionError):
+            test_what_is_declared_is_imported_and_the_other_way_round()
 
 
 def test_no_file_of_the_repository_is_ignored_and_so_left_out_of_the_wheel():

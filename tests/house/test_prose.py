@@ -45,7 +45,7 @@ PLAIN = {
 
 READ = {
     *("models", "entries", "guides", "config", "exact", "evaluation", "data", "machine", "programs"),
-    *("runs", "reports", "command"),
+    *("runs", "reports", "command", "svi"),
 }
 """Those rooms, as `layout.room` names them; add yours when you have read it."""
 
@@ -69,6 +69,13 @@ def read_files() -> list[Path]:
         path = ROOT / name
         found += sorted(path.rglob("*.py")) if path.is_dir() else [path]
     return found
+
+
+@pytest.mark.parametrize("word", PLAIN)
+def test_the_pages_stay_plain(word):
+    texts = {path.relative_to(ROOT): path.read_text(encoding="utf-8") for path in PAGES}
+    found = [f"{path}: {hit.group()}" for path, text in texts.items() for hit in re.finditer(word, text)]
+    assert not found, f"say {PLAIN[word]!r}: {found[:5]}"
 
 
 @pytest.mark.parametrize("word", PLAIN)

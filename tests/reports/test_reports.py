@@ -5,10 +5,12 @@ import shutil
 from functools import partial
 
 import numpy as np
+import pandas
 import pyro
 import pytest
 import torch
 import xarray
+from diagnostics_cases import linear_gaussian
 
 from pathscore.command import diagnose as command
 from pathscore.command.cli import main
@@ -17,6 +19,7 @@ from pathscore.errors import NumericsError, RunDirError, UsageError
 from pathscore.reports import compare, diagnose
 from pathscore.reports.entries import paired
 from pathscore.runs import checkpoint
+from pathscore.runs.job import Done
 from pathscore.runs.opening import open_run
 
 QUICK = Effort(
@@ -81,7 +84,7 @@ def test_diagnose_writes_the_draws_the_numbers_the_pictures_and_the_page(run):
     exact = found["importance"]["numbers"]["exact"]
     assert exact["how"] == "enumeration" and exact["elbo"] <= exact["log_evidence"]
     assert found["importance"]["numbers"]["log_evidence"][0] == pytest.approx(exact["log_evidence"], abs=0.3)
-    assert (run / "diagnostics" / "pava.png").read_bytes().startswith(b"\x89PNG")
+    assert (run / "diagnostics" / "pava-x.png").read_bytes().startswith(b"\x89PNG")
     assert len(pyro.get_param_store()) == 0
 
 
@@ -150,8 +153,8 @@ def test_the_verb_and_its_flags(run, capsys):
 
 
 def test_compare_pairs_runs_on_the_same_data(made, tmp_path, capsys):
-    page = compare(made, points=60, samples=20, out=tmp_path / "c")
-    text = page.read_text()
+    found = compare(made, points=60, samples=20, out=tmp_path / "c")
+    text = found.path.read_text()
     for words in ("Paired differences", "estimator disarm", "estimator rloo", "Over seeds", "Gradient variance during"):
         assert words in text, words
     rows = {r["run"]: r for r in json.loads((tmp_path / "c" / "comparison.json").read_text())["runs"]}
@@ -166,6 +169,34 @@ def test_compare_pairs_runs_on_the_same_data(made, tmp_path, capsys):
         main(["compare", *map(str, made), "--samples", "5", "--points", "20", "--quiet", "--out", str(tmp_path)]) == 0
     )
     assert capsys.readouterr().out.strip() == str(tmp_path / "comparison.html")
+
+
+def test_a_comparison_is_a_table_with_intervals(made, tmp_path):
+    found = compare({"one": made[0], "two": Done(made[2], {})}, points=60, samples=20, out=tmp_path)
+    table = found.to_dataframe()
+    assert list(table.index) == ["one", "two"]
+    (row,) = [row for _, row in table.iterrows() if row.verdict != "best"]
+    assert row.low == pytest.approx(row.difference - 1.96 * row.difference_se) and row.high > row.low
+    read = pandas.read_csv(tmp_path / "comparison.csv", index_col="label")
+    assert read.difference.tolist() == pytest.approx(table.difference.tolist())
+    latex = (tmp_path / "comparison.tex").read_text()
+    assert "\\toprule" in latex and f"{row.low:+.3f} to {row.high:+.3f}" in latex
+    page = found.path.read_text()
+    assert f"{row.low:+.3f} … {row.high:+.3f}" in page and str(made[0]) in page
+
+
+def test_reports_and_arrays_are_compared_in_pairs():
+    model, guide, x = linear_gaussian(0, rows=60)
+    good, again = (examine(model, guide, x, names=["importance"], effort=QUICK.with_(seed=s)) for s in (0, 1))
+    found = compare({"good": good, "again": again})
+    assert found.path is None and len(found.entries[0].log_likelihood) == 60
+    assert set(found.to_dataframe().verdict) <= {"best", "not significant"}
+    worse = compare({"good": good, "worse": good.pointwise["log_likelihood"] - 0.1})
+    assert worse.to_dataframe().verdict.tolist() == ["best", "worse"] and "Training" not in worse.html()
+    with pytest.raises(UsageError, match=r"different numbers of data points \(a: 60, b: 5\)"):
+        compare({"a": good, "b": np.zeros(5)})
+    with pytest.raises(UsageError, match="'b' is neither a run directory nor a report nor an array"):
+        compare({"a": good, "b": np.zeros((5, 2))})
 
 
 def test_runs_that_cannot_be_compared_are_refused(made, tmp_path, capsys):

@@ -15,9 +15,10 @@ from pathscore.runs import pictures as report
 from pathscore.runs.assembly import assemble
 
 LINES = [
-    {"step": 50, "seconds": 1.0, "train_elbo": -30.0},
-    {"step": 60, "seconds": 1.2, "train_elbo": -28.0, "valid_elbo": -29.0, "valid_elbo_se": 0.5},
-    {"step": 120, "seconds": 2.4, "train_elbo": -26.0, "valid_elbo": -27.0, "valid_elbo_se": None},
+    {"step": 50, "seconds": 1.0, "rows": 50, "train_elbo": -30.0},
+    {"step": 60, "seconds": 1.2, "rows": 60, "train_elbo": -29.0, "valid_elbo": -29.0, "valid_elbo_se": 0.5}
+    | {"epoch_end": True},
+    {"step": 120, "seconds": 2.4, "rows": 60, "train_elbo": -26.0, "valid_elbo": -27.0, "valid_elbo_se": None},
 ]
 
 
@@ -25,7 +26,7 @@ def test_training_curve_shows_both_bounds_against_steps_and_seconds_with_the_ban
     figure = report.training_curve(LINES)
     for ax, x in zip(figure.axes, ([50, 60, 120], [1.0, 1.2, 2.4]), strict=True):
         train, valid = ax.lines
-        assert list(train.get_xdata()) == x and list(train.get_ydata()) == [-30, -28, -26]
+        assert list(train.get_xdata()) == x and list(train.get_ydata()) == [-30, -24, -26]
         assert list(valid.get_xdata()) == x[1:] and list(valid.get_ydata()) == [-29, -27]
         band = ax.collections[0].get_paths()[0].vertices[:, 1]
         assert band.min() == -30.0 and band.max() == -27.0

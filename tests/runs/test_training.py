@@ -234,6 +234,22 @@ class TestMetrics:
             found.append([{k: v for k, v in line.items() if k != "seconds"} for line in lines])
         assert found[0] == found[1] and len(found[0]) == 8
 
+    def test_the_gradient_norm_of_a_line_is_over_all_steps_since_the_one_before(self, tmp_path):
+        for name, every in (("each", 1), ("pooled", 5)):
+            (tmp_path / name).mkdir()
+            torch.manual_seed(0)
+            fit(make(), data(), training(10, log_steps=every), run_dir=tmp_path / name)
+        each, pooled = (
+            [line for line in read_metrics(tmp_path / name / "metrics.jsonl") if "gradient_norm" in line]
+            for name in ("each", "pooled")
+        )
+        norms = torch.tensor([line["gradient_norm"] for line in each]).double()
+        assert [line["gradient_rms"] for line in each] == pytest.approx(norms.tolist())
+        assert [line["gradient_rms"] for line in pooled] == pytest.approx(
+            norms.view(2, 5).square().mean(1).sqrt().tolist()
+        )
+        assert [line["rows"] for line in each] == [8, 16, 24, 32, 40, 48, 50, 8, 16, 24]
+
     def test_a_partial_last_line_and_later_steps_are_dropped(self, tmp_path):
         path = tmp_path / "metrics.jsonl"
         path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"step": 4, "tra')

@@ -21,7 +21,7 @@ DEEP = ["--elbo", "tracegraph", "--latent", "bernoulli", "--layers", "12,6", "--
 VIMCO = ["--elbo", "vimco", "--latent", "categorical", "--layers", "3", "--classes", "4", "--likelihood", "normal"]
 CONV = ["--guide", "factorised", "--trunk", "conv", "--hidden", "4,8", "--prior", "learned"]
 RUNS = {
-    "digits": ["--elbo", "tracegraph", "--epochs", "2"],
+    "digits": ["--elbo", "tracegraph", "--estimator", "default", "--epochs", "2"],
     "bernoulli": [*DEEP, "--particles", "3", "--kl-warmup", "1", "--epochs", "2", "--dtype", "float64"],
     "categorical": [
         *(*VIMCO, *CONV, "--particles", "4", "--steps", "40", "--optimizer", "adamw", "--schedule", "cosine"),
@@ -53,7 +53,7 @@ def run(name: str, folder: Path) -> dict:
         "counts": {key: summary[key] for key in ("active_units", "parameters", "steps")},
         "gradient_norm": [line["gradient_norm"] for line in lines if "gradient_norm" in line],
         "valid_elbo": [line["valid_elbo"] for line in lines if "valid_elbo" in line],
-        "variance": {row["name"]: row["total_variance"] for row in table},
+        "variance": {row["name"].replace(", ", ","): row["total_variance"] for row in table},
         "state": digest(torch.load(folder / name / "checkpoint.pt", weights_only=True)["svi"]),
     }
 

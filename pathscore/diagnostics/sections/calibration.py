@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
+from scipy import stats
 
 from pathscore.diagnostics import plots, uniformity
 from pathscore.diagnostics.calibration import ALPHA, Calibration, Coverage, calibrate
@@ -15,6 +16,9 @@ INTRO = (
     "its draws. {replicates} simulated data sets, {draws} draws each; ties of discrete latents are broken "
     "at random. This checks the guide on data of the model. It does not check whether the model fits real data."
 )
+
+
+CORRECT = "Points on the diagonal: correct coverage. A 99.9 % bar that misses it: a significant error."
 
 
 def section(subject: Subject) -> Section:
@@ -73,9 +77,11 @@ def _pictures(found: Calibration, worst: int, covered: Sequence[Coverage]) -> li
         np.array([getattr(c, k) for c in covered]) for k in ("level", "observed", "standard_error")
     )
     ranks = partial(plots.ecdf_plot, pit=found.all, worst=worst, label=label)
-    coverage = partial(plots.coverage_plot, nominal=level, observed=observed, error=error)
+    # As wide as the verdict's level: a bar that misses the diagonal is significant.
+    half = error * stats.t.isf(ALPHA / len(covered) / 2, max(found.replicates - 1, 1))
+    coverage = partial(plots.coverage_plot, nominal=level, observed=observed, half=half)
     alt = f"One line per latent coordinate; the most extreme is {label}. Lines inside the grey band: correct ranks."
     return [
         Picture("ranks", "Ranks of the truth: empirical CDF against uniform", alt, ranks),
-        Picture("coverage", "Coverage of central intervals", "Points on the diagonal: correct coverage.", coverage),
+        Picture("coverage", "Coverage of central intervals", CORRECT, coverage),
     ]

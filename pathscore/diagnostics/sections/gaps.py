@@ -6,14 +6,15 @@ import numpy as np
 
 from pathscore.diagnostics import plots
 from pathscore.diagnostics.gaps import Gaps, gaps
+from pathscore.diagnostics.sections.importance import errors
 from pathscore.diagnostics.subject import Picture, Section, Subject, Table
 from pathscore.diagnostics.verdicts import Verdict, judge
 from pathscore.errors import UsageError
 
 INTRO = (
     "The variational parameters were re-optimised for each of {points} data points. The gain in ELBO is the "
-    "amortisation gap, which the encoder causes. The remaining difference to log p(x) is the approximation gap, which "
-    "the guide's family causes."
+    "amortisation gap, which the guide's network causes. The remaining difference to log p(x) is the approximation "
+    "gap, which the guide's family causes."
 )
 
 
@@ -22,7 +23,7 @@ def section(subject: Subject) -> Section:
     effort = subject.effort
     if subject.point_sites:
         raise UsageError(
-            f"{subject.point_sites} are point estimates in the guide, without a distribution: there is no gap"
+            f"{', '.join(subject.point_sites)}: point estimates in the guide, without a distribution: there is no gap"
         )
     args = subject.first(effort.gap_points)
     found = gaps(subject.model, subject.guide, args, steps=effort.gap_steps, seed=effort.seed + 2)
@@ -66,7 +67,8 @@ def _noise(found: Gaps) -> float:
 
 
 def _verdict(name: str, values: np.ndarray, noise: float) -> Verdict:
-    return judge(name, float(values.mean()), evidence=values.mean() > 0.2 + 3 * noise, note=f"± {noise:.2f}")
+    se = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else None
+    return judge(name, float(values.mean()), evidence=values.mean() > 0.2 + 3 * noise, note=errors(se, noise))
 
 
 def _table(found: Gaps) -> Table:
@@ -80,4 +82,4 @@ def _table(found: Gaps) -> Table:
             ("approximation gap", found.approximation),
         )
     ]
-    return Table(("nats per data point", "mean", "± s.e. over data"), rows)
+    return Table(("nats per data point", "mean", "± s.e. over data points"), rows)

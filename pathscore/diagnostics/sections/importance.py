@@ -8,7 +8,7 @@ import torch
 
 from pathscore import exact
 from pathscore.diagnostics import plots
-from pathscore.diagnostics.importance import Importance, importance
+from pathscore.diagnostics.importance import Importance, importance, smoothed
 from pathscore.diagnostics.rules import RULES
 from pathscore.diagnostics.subject import Picture, Section, Subject, Table
 from pathscore.diagnostics.verdicts import Verdict, judge
@@ -27,9 +27,7 @@ def section(subject: Subject) -> Section:
         return Section("importance", TITLE, INTRO.format(draws=found.draws), [_point(subject.point_sites)])
     reference = exact_reference(subject)
     joint = found.gap.ndim == 0
-    notes = [
-        "A latent is global, so there is one weight per draw for the whole data set and no figure per data point."
-    ] * joint
+    notes = []
     if subject.discrete:
         notes.append(
             "All latents are discrete: k-hat is not informative and not judged; relative ESS and log p(x) are judged."
@@ -40,13 +38,14 @@ def section(subject: Subject) -> Section:
         (JOINT if joint else INTRO).format(draws=found.draws),
         verdicts=[*(_joint_verdicts if joint else _verdicts)(found, subject.discrete), *_exact_verdict(reference)],
         tables=[_table(found, reference)],
-        pictures=[] if joint else _pictures(found),
+        pictures=_joint_pictures(found, subject) if joint else _pictures(found),
         numbers=_numbers(found, reference),
         notes=notes,
+        pointwise={} if joint else {"log_likelihood": np.ravel(found.log_evidence), "elbo": np.ravel(found.elbo)},
     )
 
 
-HEADER = ("nats per data point", "mean", "± s.e.")
+HEADER = ("nats per data point", "mean", "± s.e. over data points")
 TITLE = "How good is the guide"
 INTRO = (
     "Every draw of the guide has an importance weight p(x, z) / q(z | x). If the guide were the posterior, all "
@@ -55,8 +54,8 @@ INTRO = (
 
 
 JOINT = (
-    "Every draw of the guide has an importance weight p(x, z) / q(z), one for the whole data set, because a latent is "
-    "global. If the guide were the posterior, all weights would be equal. {draws} draws."
+    "A latent is global, so there is one weight per draw for the whole data set, p(x, z) / q(z). If the guide were the "
+    "posterior, all weights would be equal. {draws} draws."
 )
 
 
@@ -74,6 +73,12 @@ def _point(sites: list[str]) -> Verdict:
     )
 
 
+def errors(data: float | None, noise: float) -> str:
+    """The standard errors of a mean, each with what it is over: the data points, or the draws of the guide."""
+    over = [] if data is None or np.isnan(data) else [f"± {data:.2f} over data points"]
+    return ", ".join([*over, f"± {noise:.2f} Monte Carlo"])
+
+
 def _mean(values: np.ndarray) -> tuple[float, float]:
     """Mean over data points and its standard error (NaN for one)."""
     flat = np.ravel(values)
@@ -84,7 +89,7 @@ def _verdicts(found: Importance, discrete: bool) -> list[Verdict]:
     gap, se = _mean(found.gap)
     noise = float(np.sqrt(np.square(found.elbo_se).sum()) / found.gap.size)  # Monte Carlo only: the data are given
     verdicts = [
-        judge("gap", gap, evidence=gap > 0.1 + 3 * noise, note="" if np.isnan(se) else f"± {se:.2f}"),
+        judge("gap", gap, evidence=gap > 0.1 + 3 * noise, note=errors(se, noise)),
         judge("relative_ess", float(np.median(found.relative_ess))),
     ]
     if not discrete:
@@ -97,7 +102,7 @@ def _joint_verdicts(found: Importance, discrete: bool) -> list[Verdict]:
     """Of one weight for the whole data set."""
     gap, noise = float(found.gap), float(found.elbo_se)
     verdicts = [
-        judge("joint_gap", gap, evidence=gap > 0.1 + 3 * noise, note=f"± {noise:.2f}"),
+        judge("joint_gap", gap, evidence=gap > 0.1 + 3 * noise, note=errors(None, noise)),
         judge("joint_ess", float(found.relative_ess)),
     ]
     return verdicts if discrete else [*verdicts, judge("joint_khat", float(found.khat))]
@@ -136,15 +141,15 @@ def _exact_verdict(reference: dict | None) -> list[Verdict]:
 
 
 def _table(found: Importance, reference: dict | None) -> Table:
-    rows = []
-    for label, values, errors in (
+    rows, joint = [], found.gap.ndim == 0
+    for label, values, noise in (
         ("ELBO", found.elbo, found.elbo_se),
-        ("log p(x), importance-weighted", found.log_evidence, found.log_evidence_se),
+        (f"log p({'data' if joint else 'x'}), importance-weighted", found.log_evidence, found.log_evidence_se),
         ("gap, KL(q ‖ posterior)", found.gap, np.hypot(found.elbo_se, found.log_evidence_se)),
     ):
         mean, se = _mean(values)
-        if found.gap.ndim == 0:
-            se = float(errors)
+        if joint:
+            se = float(noise)
         rows.append((label, f"{mean:.2f}", "–" if np.isnan(se) else f"{se:.2f}"))
     if reference is not None:
         points = f" ({reference['how']}{f', {n} points' if (n := reference['points']) > 1 else ''})"
@@ -154,7 +159,7 @@ def _table(found: Importance, reference: dict | None) -> Table:
         "In expectation, log p(x) from importance weights is a lower bound. Where the relative effective sample size "
         "is near 0 or k-hat is too large, log p(x) is too low and the gap too small, by an unknown amount."
     )
-    header = ("nats, the whole data set", "value", "± s.e.") if found.gap.ndim == 0 else HEADER
+    header = ("nats, the whole data set", "value", "± Monte Carlo s.e.") if joint else HEADER
     return Table(header, rows, caption)
 
 
@@ -182,6 +187,48 @@ def _pictures(found: Importance) -> list[Picture]:
             partial(draw, values=khat, label="Pareto k-hat", threshold=found.khat_threshold),
         ),
     ]
+
+
+def _joint_pictures(found: Importance, subject: Subject) -> list[Picture]:
+    """The global latents, as the guide and as its importance-weighted draws have them."""
+    names, draws = global_draws(subject)
+    pictures = [
+        Picture(
+            "weights",
+            "Log weights of the draws",
+            f"If the guide were the posterior, all {found.draws} would be equal.",
+            partial(plots.histogram, values=subject.log_weight, label="log p(data, z) − log q(z) (nat)", what="draws"),
+        )
+    ]
+    if names:
+        smooth, _ = smoothed(np.asarray(subject.log_weight, dtype=float)[:, None])
+        pictures.append(
+            Picture(
+                "global",
+                "Global latents",
+                "Draws of the guide: thin lines 95 % of them, thick lines half. A mean that moves under the importance "
+                "weights is not that of the posterior.",
+                partial(plots.forest_plot, draws=draws, weights=smooth[:, 0], names=names),
+            )
+        )
+    return pictures
+
+
+SHOWN = 16
+"""Coordinates of global latents in a picture."""
+
+
+def global_draws(subject: Subject) -> tuple[list[str], np.ndarray]:
+    """Names and draws (S, U) of the first coordinates of the latents that are shared, or of all where none is."""
+    posterior, names, columns = subject.tree["posterior"], [], []
+    for site in subject.layout.of("latent"):
+        if site.discrete or (subject.layout.shared and site.name not in subject.layout.shared):
+            continue
+        flat = posterior[site.name].values[0].reshape(posterior.sizes["draw"], -1)
+        for i in range(min(flat.shape[1], SHOWN - len(names))):
+            names.append(f"{site.name}[{i}]" if flat.shape[1] > 1 else site.name)
+            columns.append(flat[:, i])
+    return names, np.stack(columns, 1) if columns else np.zeros((0, 0))
 
 
 def _numbers(found: Importance, reference: dict | None) -> dict:

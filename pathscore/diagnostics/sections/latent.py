@@ -6,15 +6,16 @@ import numpy as np
 
 from pathscore.diagnostics import latent_plots
 from pathscore.diagnostics.latent_space import LatentUse, SiteUse, use
+from pathscore.diagnostics.rules import RULES
 from pathscore.diagnostics.subject import Picture, Section, Subject, Table
 from pathscore.diagnostics.traversal import traverse
-from pathscore.diagnostics.verdicts import judge
+from pathscore.diagnostics.verdicts import Verdict, judge
 from pathscore.evaluation.units import THRESHOLD
 
 INTRO = (
     "Which latent units contain information about the data, and whether the latents of all data points together are "
     "distributed like the prior. A unit is active when the variance of the guide's mean over the data is more "
-    f"than {THRESHOLD} over the data."
+    f"than {THRESHOLD}."
 )
 
 
@@ -23,10 +24,15 @@ def section(subject: Subject) -> Section:
     found = use(subject.model, subject.guide, subject.args, seed=subject.effort.seed + 5)
     verdicts = [
         judge("rate", found.rate),
-        judge("active", found.active_share),
-        judge("aggregate", found.marginal_gap, note=_decomposition(found)),
+        _active(found),
+        judge("aggregate", found.marginal_gap, evidence=_apart(found), note=_decomposition(found)),
     ]
-    pictures = [picture for name, site in found.sites.items() for picture in _site_pictures(name, site, subject)]
+    notes = [LAYERS] * (len(found.sites) > 1)
+    pictures = [
+        picture
+        for name, site in found.sites.items()
+        for picture in _site_pictures(name, site, subject, len(found.sites) > 1)
+    ]
     return Section(
         "latent",
         "Use of the latent space",
@@ -40,7 +46,30 @@ def section(subject: Subject) -> Section:
             "information": found.information,
             "active_units": {name: int(s.active.sum()) for name, s in found.sites.items()},
         },
+        notes=notes,
     )
+
+
+LAYERS = (
+    "With several layers, E[log q − log p] of one layer is its contribution to the rate. It is no KL divergence and "
+    "may be negative; the sum over the layers is the rate."
+)
+
+
+def _active(found: LatentUse) -> Verdict:
+    """The share of active units in the layer that has the least; every layer with its count."""
+    shares = {name: float(site.active.mean()) for name, site in found.sites.items()}
+    least = min(shares, key=lambda name: shares[name])
+    if len(shares) == 1:
+        return judge("active", shares[least])
+    counts = ", ".join(f"{name} {int(s.active.sum())} of {len(s.active)}" for name, s in found.sites.items())
+    unused = f"; {least} is unused" if shares[least] == 0 else ""
+    return judge("active", shares[least], note=f"in {least} ({counts}{unused})")
+
+
+def _apart(found: LatentUse) -> bool:
+    """Whether the aggregate posterior is beyond the threshold by more than a finite number of data points explains."""
+    return found.marginal_gap > RULES["aggregate"].limits[0] + found.gap_noise
 
 
 def _decomposition(found: LatentUse) -> str:
@@ -64,16 +93,18 @@ def _table(found: LatentUse) -> Table:
         )
         for name, s in found.sites.items()
     ]
-    return Table(("site", "active units", "rate (nat)", "largest shift of a mean (prior sd)", "sd ÷ prior sd"), rows)
+    rate = "rate (nat)" if len(found.sites) == 1 else "contribution to the rate (nat)"
+    return Table(("site", "active units", rate, "largest shift (prior sd)", "sd ÷ prior sd"), rows)
 
 
-def _site_pictures(name: str, site: SiteUse, subject: Subject) -> list[Picture]:
+def _site_pictures(name: str, site: SiteUse, subject: Subject, several: bool) -> list[Picture]:
+    what = "contribution to the rate" if several else "KL(q ‖ p)"
     pictures = [
         Picture(
             f"rate-{name}",
-            f"{name}: KL per unit",
+            f"{name}: {what} of each unit",
             f"{int(site.active.sum())} of {len(site.rate)} units are active.",
-            partial(latent_plots.rate_plot, rate=site.rate, active=site.active),
+            partial(latent_plots.rate_plot, rate=site.rate, active=site.active, label=f"{what} (nat)"),
         ),
         _aggregate(name, site),
         _embedding(name, site, subject),
@@ -97,17 +128,13 @@ def _aggregate(name: str, site: SiteUse) -> Picture:
     spread = np.maximum(prior.std(0), 1e-6)
     difference = np.abs(flat.mean(0) - prior.mean(0)) / spread + np.abs(flat.std(0) / spread - 1)
     top = np.argsort(difference)[::-1][: 16 if site.discrete else 6]
+    coordinates = {"aggregate": flat[:, top], "prior": prior[:, top], "names": [f"{name}[{i}]" for i in top]}
+    binary = site.discrete and min(flat.min(), prior.min()) >= 0 and max(flat.max(), prior.max()) <= 1
     return Picture(
         f"aggregate-{name}",
         f"{name}: aggregate posterior against prior",
-        "The coordinates with the largest difference; filled is the aggregate posterior.",
-        partial(
-            latent_plots.aggregate_plot,
-            aggregate=flat[:, top],
-            prior=prior[:, top],
-            discrete=site.discrete,
-            names=[f"{name}[{i}]" for i in top],
-        ),
+        "The coordinates with the largest difference.",
+        partial(latent_plots.frequency_plot if binary else latent_plots.aggregate_plot, **coordinates),
     )
 
 
@@ -116,8 +143,8 @@ def _embedding(name: str, site: SiteUse, subject: Subject) -> Picture:
     coloured = " coloured by label" if subject.labels is not None else ""
     return Picture(
         f"embedding-{name}",
-        f"{name}: guide means of held-out data{coloured}",
-        f"Axes: {axes[0]} and {axes[1]}.",
+        f"{name}: guide means of the data{coloured}",
+        "A dot for each data point.",
         partial(latent_plots.embedding_plot, points=points, labels=subject.labels, axes_names=axes),
     )
 
@@ -128,8 +155,9 @@ def project(means: np.ndarray, name: str) -> tuple[np.ndarray, tuple[str, str]]:
         points = np.zeros((len(means), 2))
         points[:, : means.shape[1]] = means
         return points, (f"{name}[0]", f"{name}[1]" if means.shape[1] == 2 else "")
-    centred = means - means.mean(0)
-    _, values, directions = np.linalg.svd(centred, full_matrices=False)
-    share = values**2 / max((values**2).sum(), 1e-30)
-    first, second = (f"component {i + 1} ({share[i]:.0%} of the variance)" for i in range(2))
-    return centred @ directions[:2].T, (first, second)
+    from sklearn.decomposition import PCA  # sets variables of the environment when it is imported
+
+    found = PCA(2).fit(means)
+    shares = np.nan_to_num(found.explained_variance_ratio_)  # NaN where nothing varies
+    first, second = (f"component {i + 1} ({share:.0%} of the variance)" for i, share in enumerate(shares))
+    return found.transform(means), (first, second)

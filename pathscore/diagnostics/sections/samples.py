@@ -15,7 +15,7 @@ COLUMNS = 12
 
 
 def section(subject: Subject) -> Section:
-    """Held-out data, mean reconstructions, and means of samples from the prior."""
+    """Data, mean reconstructions, and means of samples from the prior."""
     if subject.image_shape is None or len(subject.image_shape) != 3:
         return Section("samples", "Samples and reconstructions", "The data are not images: there is nothing to show.")
     layout, site = subject.layout, subject.layout.observed()
@@ -33,12 +33,11 @@ def section(subject: Subject) -> Section:
     return Section(
         "samples",
         "Samples and reconstructions",
-        "Held-out data and their reconstructions (E[x | z] at one draw of the guide); samples (E[x | z] at "
-        "draws of the prior).",
+        "Data and their reconstructions (E[x | z] at one draw of the guide); samples (E[x | z] at draws of the prior).",
         pictures=[
             Picture(
                 "reconstructions-page",
-                "Held-out data and reconstructions",
+                "Data and reconstructions",
                 f"{count} data points above, their reconstructions below.",
                 partial(plots.image_grid, images=pairs, row_labels=("data", "reconstruction")),
             ),
