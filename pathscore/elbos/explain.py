@@ -52,7 +52,12 @@ def explained(cls: type[ELBO]) -> type[ELBO]:
 
 def repr_stock(self: ELBO) -> str:
     """Class and K."""
-    return f"{type(self).__name__}(Pyro's own gradient, K = {self.num_particles})"
+    return f"{pyros_name(self)}(Pyro's own gradient, K = {self.num_particles})"
+
+
+def pyros_name(elbo: ELBO) -> str:
+    """The name of Pyro's class that an objective is, or checks and mends."""
+    return next(cls.__name__ for cls in type(elbo).__mro__ if cls.__module__.startswith("pyro."))
 
 
 def explain_stock(self: ELBO, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Explanation:
@@ -60,7 +65,7 @@ def explain_stock(self: ELBO, model: Callable, guide: Callable, *args: Any, **kw
     with rehearsal(model, guide), torch.no_grad():
         sites = latent_sites(poutine.trace(guide).get_trace(*args, **kwargs))
     lines = [_stock_line(self, name, site) for name, site in sites.items()]
-    evaluations = f"{self.num_particles} particle{'s' * (self.num_particles > 1)}; Pyro's own {type(self).__name__}"
+    evaluations = f"{self.num_particles} particle{'s' * (self.num_particles > 1)}; Pyro's own {pyros_name(self)}"
     return Explanation(HEADER[:5], lines, evaluations)
 
 
