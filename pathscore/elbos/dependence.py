@@ -35,6 +35,7 @@ def dependence(
     with rehearsal(model, guide), torch.no_grad():
         watch = _marks(model, guide, args, kwargs, guide_trace, names)
         moved = _by_intervention(model, guide, args, kwargs, guide_trace, names)
+    # Sets are frozen only in the type: nothing changes them any more.
     seen: Depends = watch.seen  # type: ignore[assignment]
     lost = watch.lost.union(*(moved[term] - seen.get(term, NONE) for term in moved))
     direct = {term: seen.get(term, NONE) | moved.get(term, NONE) for term in {*seen, *moved}}
