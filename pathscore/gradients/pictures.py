@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from pathscore.diagnostics.palette import LIGHT, PANEL, Palette, above, axes, figure_of, panels
 
@@ -91,6 +92,10 @@ def _limits(ax: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     for key, set_limits in (("milliseconds", ax.set_xlim), ("total_variance", ax.set_ylim)):
         values = [row[key] for row in rows]
         set_limits(min(values) / 1.6, max(values) * 1.6)
+    times = [row["milliseconds"] for row in rows]
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0,) if max(times) > 20 * min(times) else (1.0, 3.0)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _equal_products(palette: Palette, ax: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
