@@ -211,7 +211,7 @@ class SiteELBO(ELBO):
         for name, site in sites.items():
             estimator = plan.estimator(name)
             scores = scores + estimator.surrogate(site).sum() / (1 if self.shared_cost else plan.particles)
-            if estimator.training:  # eval() freezes learned parts and running averages
+            if estimator.training:  # eval() freezes what is learned, and running averages
                 own = estimator.aux_loss(site)
                 aux = aux if own is None else aux + own
                 estimator.observe(site)
@@ -306,7 +306,7 @@ class SiteELBO(ELBO):
         return derivatives(total, leaves, {name: len(draws[name].fn.event_shape) for name in curved})
 
     def _setup(self, plan: Plan, model_trace: Trace, guide_trace: Trace) -> None:
-        """Build the estimators' learned parts, once the shapes of their inputs are known."""
+        """Build what the estimators learn, once the shapes of their inputs are known."""
         single = Plan(1, plan.max_plate_nesting, plan.base_only().sites)
         draws = {n: Draw(s["fn"], s["value"]) for n, s in latent_sites(guide_trace).items()}
         terms = collect(single, model_trace, guide_trace)

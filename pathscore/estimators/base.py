@@ -120,7 +120,7 @@ class Estimator(nn.Module):
         return None
 
     def setup(self, fn: Any, context: Tensor) -> None:
-        """Build learned parts once the site's shapes are known; called before the first step."""
+        """Build what is learned once the site's shapes are known; called before the first step."""
 
     def rows(self, fn: Any) -> int:
         """Number R of counterfactual evaluations per particle."""

@@ -29,7 +29,7 @@ class Baseline(nn.Module):
     learned = False
 
     def setup(self, fn: Any, context: Tensor) -> None:
-        """Build learned parts once shapes are known."""
+        """Build what is learned once shapes are known."""
 
     def forward(self, site: Site) -> Tensor:
         """The prediction, (K, *plates)."""
