@@ -52,7 +52,8 @@ def measure(
     estimators: names, specs as on the command line ("z1=disarm,z2=rloo"), estimators, or a mapping from labels to
         any of these; every legal name if not given.
     replicates: N, gradients drawn with each. particles: K, raised to an estimator's least.
-    warmup: steps in which learned baselines and control variates are trained before they are frozen, on 64 replicates each.
+    warmup: steps in which learned baselines and control variates are trained before they are frozen, on 64 replicates
+        each.
     of: "sites", the gradient by the parameters of the sites' own distributions (one backward pass for many
         replicates), or "weights", by the guide's registered parameters (one pass each).
     skip_illegal: leave out what cannot serve the program; None: only where no estimator was named.
