@@ -71,8 +71,7 @@ class Row:
     snr: ‖E g‖ / √total_variance. cosine: mean over draws of the cosine to the reference.
     particles: K. evaluations: model evaluations a draw, counterfactual rows included.
     milliseconds: time of one draw inside a pass of many, its backward pass included and the training of what is
-        learned
-        left out; relative_cost: total_variance × milliseconds, divided by the least such product.
+        learned left out; relative_cost: total_variance × milliseconds, divided by the least such product.
     elbo: mean of the reported bound, in nats. replicates: gradients drawn, N.
     variance_by_parameter: total_variance by site and parameter, "z1.loc".
     mean, variance: by coordinate, (P,). draws: some draws of the reference's largest coordinate, (n,).
