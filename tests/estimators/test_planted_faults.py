@@ -242,10 +242,17 @@ def test_upstream_drawn_instead_of_copied_is_caught(monkeypatch):
 
 
 def test_credit_without_later_draws_is_caught(monkeypatch):
-    """Credit by direct dependence only: z1 is not charged for what z2 does next."""
-    from pathscore.elbos import dependence
+    """Credit without later draws: z1 is not charged for what z2 does next, nor for what a step sees of it."""
+    from pathscore.elbos import plan
 
-    monkeypatch.setattr(dependence, "_through_draws", lambda direct, names: direct)
+    found = plan.dependence
+
+    def without(*args):
+        depends, lost = found(*args)
+        return {term: sites - {"z1"} if "z2" in sites else sites for term, sites in depends.items()}, lost
+
+    monkeypatch.setattr(plan, "dependence", without)
+    monkeypatch.setattr(plan.Plan, "widen", lambda self, seen, guide_trace: None)
     assert caught(SiteELBO({"z*": "score"}, num_particles=2, credit="graph"), "bernoulli", "two")
 
 
