@@ -43,6 +43,10 @@ def same_laws(fn: Any, base: Any) -> Tensor | None:
     own, others = _by_member(fn), _by_member(base)
     if own is None or others is None or type(fn) is not type(base):
         return None
+    if len(own) != len(others):
+        for law in (fn, base):
+            _compute_all(law)
+        own, others = _by_member(fn) or [], _by_member(base) or []
     return _alike(list(zip(own, others, strict=True)))
 
 
@@ -53,6 +57,14 @@ def _by_member(fn: Any) -> list[Tensor] | None:
     if not parameters or any(tuple(p.shape[: len(batch)]) != batch for p in parameters):
         return None
     return [p.reshape(*batch, -1) for p in parameters]
+
+
+def _compute_all(fn: Any) -> None:
+    """Have a distribution compute all its parameters: one that was asked for `probs` beside its `logits` keeps both."""
+    for name in fn.arg_constraints:
+        getattr(fn, name, None)
+    for part in [part for part in vars(fn).values() if isinstance(part, torch.distributions.Distribution)]:
+        _compute_all(part)
 
 
 def _alike(pairs: list[tuple[Tensor, Tensor]]) -> Tensor:

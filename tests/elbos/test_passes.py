@@ -10,6 +10,7 @@ from pyro.infer import Trace_ELBO, TraceGraph_ELBO
 from torch import nn
 
 from pathscore import SVI, make_elbo
+from pathscore.elbos.keeping import same_laws
 from pathscore.elbos.site import SiteELBO
 from pathscore.errors import UsageError
 from pathscore.estimators import ESTIMATORS
@@ -216,3 +217,13 @@ def test_the_trial_is_hidden_from_what_watches_a_step():
     with pyro.poutine.trace() as seen:
         obstacle(bits, bits_guide, (Y,), {}, 1)
     assert {name for name, site in seen.trace.nodes.items() if site["type"] == "sample"} == set()
+
+
+@pytest.mark.parametrize("asked", ["probs", "logits"])
+def test_laws_are_compared_whichever_parameters_they_have_computed(asked):
+    """One binomial was asked for its probabilities, the other was not; found by a random program."""
+    laws = [dist.Binomial(3, logits=torch.tensor([0.2, -0.4])).to_event(0) for _ in range(2)]
+    other = dist.Binomial(3, logits=torch.tensor([0.2, 0.4]))
+    getattr(laws[0], asked)
+    assert same_laws(laws[0], laws[1]).all() and same_laws(laws[1], laws[0]).all()
+    assert same_laws(laws[0], other).tolist() == [True, False]
