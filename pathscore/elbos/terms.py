@@ -74,7 +74,9 @@ class Terms:
         rows = self.plan.slices.get(name)
         if rows is None:
             return self._credited_sum(name)
-        return self._sum(self._apart(name, lambda value: self._moved(value, rows)), name)
+        found = self._sum(self._apart(name, lambda value: self._moved(value, rows)), name)
+        known = any(True for _ in self.credited(name, self.plan.row_depends))
+        return found if known else found + self._nothing(name)  # no term need have the site's plates
 
     def cost_in_rows(self, name: str, rows: slice) -> Tensor:
         """The cost of a site in the counterfactual rows of an earlier one, (R × K, *plates).
@@ -118,8 +120,12 @@ class Terms:
         """Σ over the terms, and over the plates that the site does not have, or that are one cost."""
         summed = [sum_to(value, t.plates, self._target(name, t)) for t, value in parts]
         if not summed:  # no term depends on the site
-            return self.terms[0].value.new_zeros(self.plan.rows, *self.scores_shape(name)[1:])
+            return self._nothing(name)
         return torch.stack(torch.broadcast_tensors(*summed)).sum(0)
+
+    def _nothing(self, name: str) -> Tensor:
+        """The cost of a site on which no term depends."""
+        return self.terms[0].value.new_zeros(self.plan.rows, *self.scores_shape(name)[1:])
 
     def _target(self, name: str, term: Term) -> frozenset:
         """The site's plates over which its members have their own share of a term."""

@@ -413,3 +413,24 @@ def test_relaxed_kl_is_the_option_of_the_estimator_and_is_refused_without_one(pa
     for kl in ("relaxed", "discrete"):
         with pytest.raises(UsageError, match=f"--kl {kl} says .*: add --estimator gumbel"):
             SiteELBO("disarm", kl=kl)
+
+
+@pytest.mark.parametrize("estimator", ["enum", "disarm", "local", "score"])
+def test_a_site_in_a_plate_that_no_term_lies_in(estimator):
+    """With its KL in closed form nothing depends on z, whose gradient is that of the KL; found by a random program."""
+
+    def model():
+        with pyro.plate("a", 2):
+            pyro.sample("z", dist.Bernoulli(0.3))
+        pyro.sample("x", dist.Normal(0.0, 1.0), obs=torch.tensor(0.5))
+
+    def guide():
+        with pyro.plate("a", 2):
+            pyro.sample("z", dist.Bernoulli(logits=pyro.param("phi", torch.tensor([0.4, -1.0]))))
+
+    elbo = SiteELBO(estimator, kl="auto", credit="graph", num_particles=3)
+    elbo.loss_and_grads(model, guide)
+    phi = pyro.param("phi").unconstrained()
+    kl = torch.distributions.kl_divergence(dist.Bernoulli(logits=phi), dist.Bernoulli(torch.tensor(0.3))).sum()
+    (exact,) = torch.autograd.grad(kl, phi)
+    torch.testing.assert_close(phi.grad, exact)
