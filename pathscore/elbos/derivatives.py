@@ -15,10 +15,17 @@ def derivatives(
 
     events: site -> number of event dimensions, for the sites whose curvature is wanted.
     """
-    grads = torch.autograd.grad(total, list(leaves.values()), retain_graph=True, create_graph=bool(events))
-    slopes = dict(zip(leaves, grads, strict=True))
+    slopes = dict(zip(leaves, _slopes(total, list(leaves.values()), bool(events)), strict=True))
     curvatures = {name: curvature(slopes[name], leaves[name], ndims) for name, ndims in events.items()}
     return {name: (slope.detach(), curvatures.get(name)) for name, slope in slopes.items()}
+
+
+def _slopes(total: Tensor, leaves: list[Tensor], again: bool) -> list[Tensor]:
+    """The gradient by each leaf, 0 where no cost depends on it. again: whether it is differentiated once more."""
+    if not total.requires_grad:
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    options = {"retain_graph": True, "create_graph": again, "materialize_grads": True}
+    return list(torch.autograd.grad(total, leaves, allow_unused=True, **options))
 
 
 def curvature(slope: Tensor, leaf: Tensor, event_dim: int) -> Tensor:
