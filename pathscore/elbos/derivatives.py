@@ -24,8 +24,11 @@ def _slopes(total: Tensor, leaves: list[Tensor], again: bool) -> list[Tensor]:
     """The gradient by each leaf, 0 where no cost depends on it. again: whether it is differentiated once more."""
     if not total.requires_grad:
         return [torch.zeros_like(leaf) for leaf in leaves]
-    options = {"retain_graph": True, "create_graph": again, "materialize_grads": True}
-    return list(torch.autograd.grad(total, leaves, allow_unused=True, **options))
+    return list(
+        torch.autograd.grad(
+            total, leaves, retain_graph=True, create_graph=again, allow_unused=True, materialize_grads=True
+        )
+    )
 
 
 def curvature(slope: Tensor, leaf: Tensor, event_dim: int) -> Tensor:
