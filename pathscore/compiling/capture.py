@@ -62,8 +62,7 @@ def capture(
     Raises: Refusal for what cannot be one graph.
     """
     leaves, layout = tree_flatten((args, kwargs))
-    kept, store = Kept(model, guide, *modules_of(elbo)), pyro.get_param_store()
-    names = set(store.keys())
+    kept, names = Kept(model, guide, *modules_of(elbo)), set(pyro.get_param_store().keys())
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     wanted = [p for p in parameters if p.requires_grad]
     shape: dict[str, Any] = {}
@@ -90,17 +89,31 @@ def capture(
     finally:
         seen.put_back()
         leaks, counted = kept.put_back()
-        leaks += [Leak(name, False, None) for name in set(store.keys()) - names if store.__delitem__(name) is None]
+        leaks += _new_parameters(names)
     _drop_unused_constants(graph)
     if _draws_apart(graph):
         raise Refusal("it draws from a torch.Generator of its own: leave generator= out")
     captured = _lift(graph)
-    read = {id(tensor) for tensor in captured.values()}
+    _require_repeatable(leaks, counted, captured.values())
+    return Capture(graph, list(captured.values()), _written(graph.graph, captured), **shape)
+
+
+def _new_parameters(names: set[str]) -> list[Leak]:
+    """Take out of Pyro's store what was entered beside these names: fake tensors, like all that a trace makes."""
+    store = pyro.get_param_store()
+    made = set(store.keys()) - names
+    for name in made:
+        del store[name]
+    return [Leak(name, False, None) for name in made]
+
+
+def _require_repeatable(leaks: list[Leak], counted: str | None, captured: Iterable[Tensor]) -> None:
+    """Raise Refusal where a run leaves something in Python that the next one reads: a graph would not."""
+    read = {id(tensor) for tensor in captured}
     if assigned := [leak.name for leak in leaks if not leak.harmless(read)]:
         raise Refusal(f"it keeps what it computes by assignment ({assigned[0]}): change tensors in place, with copy_")
     if counted:
         raise Refusal(counted)
-    return Capture(graph, list(captured.values()), _written(graph.graph, captured), **shape)
 
 
 def _traced(evaluate: Callable, tensors: list[Tensor]) -> GraphModule:

@@ -47,6 +47,8 @@ def same_laws(fn: Any, base: Any) -> Tensor | None:
         for law in (fn, base):
             _compute_all(law)
         own, others = _by_member(fn) or [], _by_member(base) or []
+    if len(own) != len(others):  # not to be compared: the draw is one of the row's own
+        return torch.zeros(fn.batch_shape, dtype=torch.bool)
     return _alike(list(zip(own, others, strict=True)))
 
 

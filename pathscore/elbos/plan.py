@@ -246,11 +246,7 @@ def make_plan(
         here = partial(_refusal_here, refuse, ties, cuts, name)
         # `found` holds only estimators, but a ModuleDict types its members as modules.
         estimator, chosen = resolve(site, spec, particles, known, here)  # type: ignore[arg-type]
-        model_site = sample_sites(model_trace).get(name)
-        reason = refusal(estimator, site["fn"], model_site, particles) or here(estimator)
-        if reason:
-            legal = [n for n in legal_names(site["fn"], model_site, particles) if here(ESTIMATORS[n]()) is None]
-            raise UsageError(f"--estimator: site '{name}': {reason}{'; legal here: ' * bool(legal)}{', '.join(legal)}")
+        _require_legal(estimator, site, sample_sites(model_trace).get(name), particles, here)
         met = name in known
         found[key_of(name)] = estimator
         plates = tuple(sorted(f.name for f in plates_of(site)))
@@ -263,15 +259,28 @@ def make_plan(
         plan.row_depends = {term: sites_ | lost for term, sites_ in depends.items()}
         plan.depends = plan.row_depends if credit == "graph" else None
         if credit == "graph" and lost:
-            warnings.warn(
-                f"credit by graph: terms depend on {', '.join(sorted(lost))} in a way tensors do not show (.item(), "
-                "numpy, Python branches, in-place writes): every later cost counts there, as under --elbo trace",
-                stacklevel=2,
-            )
+            _warn_of_lost(lost)
     if not all(site.estimator.pathwise for site in sites.values()):  # others have costs
         plan.couplers = members.couplers(guide_trace, lambda: find()[0])
         plan.links = dict(find()[0]) if len({site.plates for site in sites.values()}) > 1 else {}
     return plan
+
+
+def _require_legal(estimator: Estimator, site: dict, model_site: Any, particles: int, here: Refuse) -> None:
+    """Raise UsageError, with the names that are legal, for an estimator that cannot serve a site of this program."""
+    reason = refusal(estimator, site["fn"], model_site, particles) or here(estimator)
+    if reason:
+        legal = [n for n in legal_names(site["fn"], model_site, particles) if here(ESTIMATORS[n]()) is None]
+        others = f"; legal here: {', '.join(legal)}" if legal else ""
+        raise UsageError(f"--estimator: site '{site['name']}': {reason}{others}")
+
+
+def _warn_of_lost(lost: Iterable[str]) -> None:
+    warnings.warn(
+        f"credit by graph: terms depend on {', '.join(sorted(lost))} in a way tensors do not show (.item(), "
+        "numpy, Python branches, in-place writes): every later cost counts there, as under --elbo trace",
+        stacklevel=3,
+    )
 
 
 def covers(plan: Plan, model: Callable, guide: Callable, args: tuple, kwargs: dict, guide_trace: Trace) -> bool:
