@@ -36,6 +36,8 @@ def encode(model: Callable, guide: Callable, args: tuple, draws: int) -> tuple[N
     layouts += [describe(model, guide, piece) for piece in pieces[1:]]
     found = [moments(guide, layout, piece, draws) for layout, piece in zip(layouts, pieces, strict=True)]
     dims = {name: _dims(layouts[0].sites[name.rpartition(".")[0]], value) for name, value in found[0].items()}
+    if len(found) == 1:
+        return found[0], dims
     return {name: torch.cat([part[name] for part in found]) for name in dims}, dims
 
 
