@@ -93,6 +93,7 @@ class Interception(TorchFunctionMode):
         self.surrogates: list[Tensor] = []
         self.assumptions: list[Tensor] = []
         self._expected: list[Tensor] = []
+        self._ranges: list[tuple[Tensor, list[int]]] = []  # whole numbers that no step changes: a plate's indices
         self._before: list[tuple[Tensor, Tensor]] = []
 
     def put_back(self) -> None:
@@ -110,8 +111,8 @@ class Interception(TorchFunctionMode):
             return self._backward(*args, **kwargs)
         if func is Tensor.__bool__:
             return self._branch(args[0])
-        if func is Tensor.unbind and _is_row_of_numbers(args[0]):  # `for index in permutation:` asks for it
-            return tuple(self._numbers(args[0]))
+        if func is Tensor.unbind and (known := self._numbers(args[0])) is not None:  # `for index in permutation:`
+            return tuple(known)
         if func is Tensor.register_hook:  # hooks would run while the graph is drawn up, and never again
             return None
         if getattr(func, "__name__", "") == "_is_all_true":  # torch asks so for values of its distributions
@@ -119,6 +120,8 @@ class Interception(TorchFunctionMode):
         result = func(*args, **kwargs)
         if func in EXPECTED:
             self._expected.append(result)
+        if func is torch.arange and all(isinstance(arg, int) for arg in args) and len(result) <= LONGEST:
+            self._ranges.append((result, list(range(*args))))
         return result
 
     def _note_writes(self, func: Callable, args: tuple, kwargs: dict) -> None:
@@ -129,8 +132,13 @@ class Interception(TorchFunctionMode):
                 with _disable_current_modes(), torch.no_grad():
                     self._before.append((own, own.detach().clone()))
 
-    def _numbers(self, tensor: Tensor) -> list[int]:
-        """The whole numbers of a tensor of the program (a permutation, say); that they stay is an assumption."""
+    def _numbers(self, tensor: Tensor) -> list[int] | None:
+        """The whole numbers of a range, or of a tensor of the program (a permutation): that they stay is assumed."""
+        for own, known in self._ranges:
+            if own is tensor and own._version == 0:
+                return known
+        if not _is_row_of_numbers(tensor):
+            return None
         with _disable_current_modes():
             known = tensor.tolist()
         self.assumptions.append((tensor == torch.tensor(known, dtype=tensor.dtype, device=tensor.device)).all())
