@@ -133,9 +133,7 @@ def _reason(error: BaseException) -> str:
     if "DataDependent" in name or "GuardOnDataDependent" in name:
         return "its course depends on the values of tensors (if, while, int() or bool() of a tensor)"
     if "SymInt" in str(error):
-        return (
-            "it looks something up by a whole number that it takes out of a tensor (.item(), a loop over a subsample)"
-        )
+        return "it looks something up by a whole number taken out of a tensor (.item(), a loop over a subsample)"
     lines = str(error).strip().splitlines()
     return f"{name}: {lines[0][:160]}" if lines else name
 

@@ -1,7 +1,7 @@
 """What the estimators of an objective have learned, site by site: `Learned()`, an `nn.ModuleDict` site → estimator.
 
-A site may first come in a later call (a label that is not always given). State that is loaded before it does waits here,
-is saved with the rest, and is handed over when the site comes.
+A site may first come in a later call (a label that is not always given). State that is loaded before it does waits
+here, is saved with the rest, and is handed over when the site comes.
 """
 
 from __future__ import annotations
