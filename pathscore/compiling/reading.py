@@ -86,12 +86,14 @@ class Interception(TorchFunctionMode):
     """Keeps readings in the graph; notes what `backward()` is called on, and which way branches are assumed to go.
 
     surrogates: what `backward()` was called on. assumptions: Boolean scalars, all true where the graph is valid.
+    took_whole_number: whether `.item()` was asked for one, which later stands in the way of much.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.surrogates: list[Tensor] = []
         self.assumptions: list[Tensor] = []
+        self.took_whole_number = False
         self._expected: list[Tensor] = []
         self._ranges: list[tuple[Tensor, list[int]]] = []  # whole numbers that no step changes: a plate's indices
         self._before: list[tuple[Tensor, Tensor]] = []
@@ -107,6 +109,7 @@ class Interception(TorchFunctionMode):
         self._note_writes(func, args, kwargs)
         if func is Tensor.item and args[0].is_floating_point():
             return Reading(args[0].detach().double())
+        self.took_whole_number |= func is Tensor.item
         if func is Tensor.backward:
             return self._backward(*args, **kwargs)
         if func is Tensor.__bool__:
