@@ -37,7 +37,8 @@ def section(path: Path) -> Section:
         hint = f"Not measured yet: run `pathscore gradients {path}` and then `pathscore diagnose {path}` again."
         return Section("gradients", "How the gradient got through the sampling step", hint)
     columns = [c for c in COLUMNS if any(row.get(c[0]) is not None for row in rows)]
-    body = [[_cell(row.get(key), form) for key, _, form in columns] for row in map(partial(_shown, own=found.get("own")), rows)]
+    lines = [_shown(row, found.get("own")) for row in rows]
+    body = [[_cell(row.get(key), form) for key, _, form in columns] for row in lines]
     return Section(
         "gradients",
         "How the gradient got through the sampling step",
