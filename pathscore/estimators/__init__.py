@@ -61,7 +61,10 @@ def make_estimator(spec: str | Estimator | type[Estimator]) -> Estimator:
     if isinstance(spec, type) and issubclass(spec, Estimator):
         return spec()
     if not isinstance(spec, str):
-        raise UsageError(f"--estimator: {spec!r} is no estimator: give its name, as in 'disarm' or 'z1=disarm,z2=rloo'")
+        raise UsageError(
+            f"--estimator: {spec!r} is no estimator: give its name, as in 'disarm' or "
+            "'z1=disarm,z2=rloo', or an instance of a subclass of pathscore.estimators.Estimator"
+        )
     name, options = read_call(spec, "--estimator")
     if name not in ESTIMATORS:
         raise unknown("estimator", name, ESTIMATORS)

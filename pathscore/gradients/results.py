@@ -65,10 +65,12 @@ class Comparison:
         lines = [
             f"{self.replicates:,} gradients each (--elbo {self.elbo}) by {WHAT[self.of]}{frozen}",
             f"reference: {self.reference.source}",
-            f"|z| > {MAX_Z}: biased; detectable bias (power 50 %) in the noisiest coordinate: {worst:.2g}",
+            f"|z| > {MAX_Z}: a bias was found; detectable bias (power 50 %) in the noisiest coordinate: {worst:.2g}",
         ]
-        if self.replicates < ENOUGH:
-            lines[-1] = f"too few replicates to judge a bias: draw at least {ENOUGH:,} (replicates={ENOUGH})"
+        few = [row.name for row in self.rows if row.replicates < ENOUGH]
+        if few:
+            said = f"too few replicates to judge a bias{_of(few, self.rows)}: draw at least {ENOUGH:,} each"
+            lines[2 if len(few) == len(self.rows) else 3 :] = [said]
         if refused := ", ".join(self.refused):
             lines.append(f"not legal here: {refused}")
         return lines
@@ -89,6 +91,11 @@ class Comparison:
         from pathscore.gradients.pictures import trade_off
 
         return trade_off(LIGHT, self.as_dict(), ax)
+
+
+def _of(names: list[str], rows: list[Row]) -> str:
+    """Whose replicates are too few, where it is not all of them."""
+    return "" if len(names) == len(rows) else f" of {', '.join(names)}"
 
 
 def variance_ratio(a: Row, b: Row, z: float = 2.576) -> tuple[float, float]:

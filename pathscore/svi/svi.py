@@ -323,8 +323,8 @@ def without_match_warnings() -> Iterator[None]:
 
 def _numbers(loss: Any) -> Any:
     if isinstance(loss, tuple):
-        return type(loss)(float(part) for part in loss)
-    return float(loss)
+        return type(loss)(_numbers(part) for part in loss)
+    return float(loss.detach() if isinstance(loss, Tensor) else loss)
 
 
 def name_of(program: Any) -> str:
