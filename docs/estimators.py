@@ -22,6 +22,7 @@ HERE = Path(__file__).resolve().parent
 MEASURED, PAGE, GUIDE = HERE / "measured", HERE / "estimators.md", HERE / "estimators.md.in"
 
 DISCRETE = "score,score-avg,nvil,rloo,arm,disarm,rebar,relax,muprop,gumbel,st,st-gumbel,reinmax"
+COUPLED = ("", *(f"(draws={name})" for name in ("stratified", "antithetic", "sobol")))
 RUNS = {
     "normal": "train --out runs/normal --quiet",
     "bernoulli": "train --latent bernoulli --estimator disarm --out runs/bernoulli --quiet",
@@ -38,6 +39,13 @@ TABLES = {
         "gradients --cost square --target 0.499 --replicates 100000 --warmup 2000",
     ),
     "digits-normal": ("Trained on digits, 16 normal latents", "gradients runs/normal"),
+    "digits-coupled": (
+        "The same with sixteen coupled particles",
+        "gradients runs/normal --particles 16 --estimators "
+        + '"'
+        + ";".join(f"{e}{d}" for e in ("pathwise", "stl") for d in COUPLED)
+        + '"',
+    ),
     "digits-bernoulli": (
         "Trained on digits, 16 Bernoulli latents",
         f"gradients runs/bernoulli --warmup 1000 --estimators {DISCRETE},local,measure-valued",

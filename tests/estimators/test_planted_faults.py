@@ -1,4 +1,4 @@
-"""Twenty-three planted faults, each of which the proof must catch: the mistakes that estimators are written with.
+"""Twenty-five planted faults, each of which the proof must catch: the mistakes that estimators are written with.
 
 A fault is a subclass of a right estimator, or of the engine, that is wrong in one place.  "Caught" means that the test
 of proof_statistics.py (N = 40 000) fails; beside each, the right version passes in test_proof.py.
@@ -28,6 +28,7 @@ from pathscore.estimators import (
     Score,
     StickingTheLanding,
     antithetic,
+    coupling,
     measure_valued,
 )
 from pathscore.estimators.delta import expansion
@@ -174,6 +175,20 @@ class NoMeanOfTheTaylorTerms(DeltaMethod):
         return super().surrogate(site) - self.weight() * expansion(site).mean
 
 
+class MiddlesOfTheStrata(Pathwise):
+    """Each particle in the middle of its slice, in place of anywhere in it."""
+
+    def sample(self, fn):
+        return coupling.draw(fn, lambda u: coupling.stratified(torch.full_like(u, 0.5)), self.particles), None
+
+
+class UnshiftedSobol(Pathwise):
+    """The points of the sequence themselves, the same in every step."""
+
+    def sample(self, fn):
+        return coupling.draw(fn, lambda u: coupling.sobol(torch.zeros_like(u)).expand_as(u), self.particles), None
+
+
 ESTIMATOR_FAULTS = {
     "wrong sign": (WrongSign, "bernoulli", "one"),
     "factor two": (FactorTwo, "bernoulli", "one"),
@@ -192,6 +207,8 @@ ESTIMATOR_FAULTS = {
     "η on one side only": (EtaOnOneSide, "bernoulli", "one"),
     "relaxed rows counted as draws": (CountsRelaxedRows, "bernoulli", "mixed"),
     "control variate without its mean": (NoMeanOfTheTaylorTerms, "normal", "one"),
+    "strata without their uniform": (MiddlesOfTheStrata, "normal", "one"),
+    "Sobol's points not shifted": (UnshiftedSobol, "normal", "one"),
     "scale applied twice": (ScaledScore, "bernoulli", "subsampled"),
 }
 
