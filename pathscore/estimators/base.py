@@ -37,6 +37,7 @@ class Site:
         log_q: unscaled score function of the base rows, (K, *plates), with its graph.
         slope: derivative of each branch row's total cost by its value, (R, K, *plates, *event); only where asked for.
         curvature: second derivatives, (R, K, *plates, N, N) for the N variables of an event; only where asked for.
+        memo: what the estimator computes once a step, for its own use.
         context: what was known before the draw, (K, *plates, C): upstream values and observations.
     """
 
@@ -50,6 +51,7 @@ class Site:
     slope: Tensor | None = None
     curvature: Tensor | None = None
     make_context: Callable[[], Tensor] | None = field(default=None, repr=False)
+    memo: Any = field(default=None, repr=False)
 
     @cached_property
     def fn(self) -> Any:

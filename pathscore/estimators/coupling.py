@@ -87,7 +87,7 @@ def _path(inner: Any, u: Tensor) -> Tensor:
     if isinstance(inner, MultivariateNormal):
         eps = dist.Normal(torch.zeros_like(u), 1.0).icdf(u)
         return inner.loc + (inner.scale_tril @ eps[..., None])[..., 0]
-    return inner.icdf(u)
+    return torch.as_tensor(inner.icdf(u))  # typed as optional
 
 
 def has_path(fn: Any) -> bool:

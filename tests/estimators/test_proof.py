@@ -28,7 +28,7 @@ SHAPES = {
 }
 VARIANTS = (
     *(f"pathwise(draws={draws})" for draws in ("stratified", "antithetic", "sobol")),
-    *("stl(draws=stratified)", "stl(draws=sobol)"),
+    *("stl(draws=stratified)", "stl(draws=sobol)", "unordered(k=2)", "sum-and-sample(k=2)"),
 )
 """Options that change an estimate and not what it is an estimate of."""
 SMALL_NETS = {"nvil": "nvil(hidden=8)", "relax": "relax(hidden=8)"}  # the claim does not depend on their width
