@@ -67,7 +67,7 @@ def draw(fn: Any, couple: Callable[[Tensor], Tensor], particles: int) -> Tensor:
 
 def _drawn(inner: Any, coupled: Callable[[Tensor], Tensor]) -> Tensor:
     if isinstance(inner, TransformedDistribution):
-        value = _drawn(_inner(inner.base_dist), coupled)
+        value: Any = _drawn(_inner(inner.base_dist), coupled)  # Pyro types a transform as optional
         for transform in inner.transforms:
             value = transform(value)
         return value
@@ -87,7 +87,7 @@ def _path(inner: Any, u: Tensor) -> Tensor:
     if isinstance(inner, MultivariateNormal):
         eps = dist.Normal(torch.zeros_like(u), 1.0).icdf(u)
         return inner.loc + (inner.scale_tril @ eps[..., None])[..., 0]
-    return torch.as_tensor(inner.icdf(u))  # typed as optional
+    return inner.icdf(u)
 
 
 def has_path(fn: Any) -> bool:

@@ -8,8 +8,10 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from compiled_cases import interpreted
 
 from pathscore import UsageError, exact, make_elbo, measure
+from pathscore.compiling.compiled_elbo import CompiledELBO
 from pathscore.elbos.site import SiteELBO
 from pathscore.estimators import make_estimator
 from pathscore.gradients.results import variance_ratio
@@ -139,6 +141,22 @@ def test_beats_disarm_on_a_hundred_classes():
         disarm, unordered = found["disarm"], sets[f"unordered(k={k})"]
         assert disarm.evaluations == unordered.evaluations
         assert variance_ratio(disarm, unordered)[0] > 1.2
+
+
+@pytest.mark.parametrize("spec", ["unordered(k=3)", "sum-and-sample(k=3)"])
+def test_a_captured_step_has_the_same_gradient(spec):
+    """The captured graph, operation by operation, from the same random stream as the eager step."""
+    leaf = torch.linspace(-1, 1, 8).expand(100, 8).clone().requires_grad_()
+    pair = program(lambda raw: raw, COSTS, leaf)
+    found = []
+    for elbo in (SiteELBO(spec), CompiledELBO(SiteELBO(spec), builder=interpreted)):
+        elbo.loss_and_grads(*pair)  # the first evaluation of a program is eager
+        leaf.grad = None
+        torch.manual_seed(0)
+        elbo.loss_and_grads(*pair)
+        found.append(leaf.grad.clone())
+    assert elbo.built, elbo.refused
+    assert torch.allclose(*found)
 
 
 @pytest.mark.parametrize(
