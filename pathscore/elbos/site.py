@@ -145,11 +145,14 @@ class SiteELBO(ELBO):
         """Why the rows of a step are run pass by pass; None where one pass serves them all."""
         if plan.rows == 1:
             return None
-        if self.one_pass is False:
+        slow = self.one_pass is False
+        if slow and not plan.coupled:
             return "vectorize_particles=False"
-        reason = obstacle(model, guide, args, kwargs, plan.max_plate_nesting)
-        if reason is not None and self.one_pass_only:
-            raise UsageError(f"{reason}, and {self.one_pass_only}{REMEDY}")
+        found = obstacle(model, guide, args, kwargs, plan.max_plate_nesting)
+        reason = "vectorize_particles=False" if slow else found
+        only = self.one_pass_only or plan.coupled
+        if reason is not None and only:
+            raise UsageError(f"{reason}, and {only}{REMEDY}")
         if reason is not None and self.one_pass:
             raise UsageError(f"{reason}: {REMEDY}, or leave vectorize_particles out")
         if reason is not None and not self._told:

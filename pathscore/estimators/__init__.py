@@ -22,6 +22,7 @@ from pathscore.estimators.pathwise import Pathwise, StickingTheLanding
 from pathscore.estimators.score import NVIL, RLOO, Score, ScoreAverage
 from pathscore.estimators.straight_through import Gumbel, ReinMax, StraightThrough, StraightThroughGumbel
 from pathscore.estimators.summation import Enumerate, LocalExpectation
+from pathscore.estimators.without_replacement import SumAndSample, UnorderedSet
 
 ESTIMATORS: dict[str, type[Estimator]] = {
     cls.name: cls
@@ -44,6 +45,8 @@ ESTIMATORS: dict[str, type[Estimator]] = {
         ReinMax,
         Enumerate,
         LocalExpectation,
+        UnorderedSet,
+        SumAndSample,
         MeasureValued,
         DeltaMethod,
     )
@@ -118,6 +121,8 @@ __all__ = [
     "StickingTheLanding",
     "StraightThrough",
     "StraightThroughGumbel",
+    "SumAndSample",
+    "UnorderedSet",
     "choose",
     "make_estimator",
     "parse",
