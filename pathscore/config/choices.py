@@ -16,7 +16,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
         *("auto", "pathwise", "stl", "score", "score-avg", "nvil", "rloo", "arm", "disarm", "rebar", "relax", "muprop"),
         *("gumbel", "st", "st-gumbel", "reinmax", "enum", "local", "measure-valued", "delta"),
     ),
-    "dataset": ("digits", "mnist", "fashion-mnist", "omniglot"),
+    "dataset": ("digits", "breast-cancer", "mnist", "fashion-mnist", "omniglot"),
     "binarize": ("static", "dynamic", "threshold", "none"),
     "optimizer": ("adam", "adamw", "sgd"),
     "schedule": ("constant", "cosine", "linear", "iwae"),
