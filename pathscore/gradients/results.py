@@ -18,6 +18,7 @@ class Comparison:
     """The lab's result: `rows`, what they are compared with, and how they were drawn.
 
     refused: estimators that cannot serve the program, with the reason (only when none were named).
+    own: the name of the row that a run trained with, which tables mark.
     """
 
     title: str
@@ -29,6 +30,7 @@ class Comparison:
     elbo: str
     of: str
     refused: dict[str, str]
+    own: str | None = None
 
     def __getitem__(self, name: str) -> Row:
         """The row of that label."""
@@ -39,7 +41,7 @@ class Comparison:
 
         largest: the reference's largest coordinate; `mean` and `quantiles` of a row are of its draws there.
         """
-        own = ("title", "elbo", "of", "replicates", "warmup", "seed")
+        own = ("title", "elbo", "of", "replicates", "warmup", "seed", "own")
         at = self.reference.largest
         return {
             **{name: getattr(self, name) for name in own},
@@ -72,10 +74,10 @@ class Comparison:
         return lines
 
     def __str__(self) -> str:
-        return as_text(self.rows, self.notes())
+        return as_text(self.rows, self.notes(), self.own)
 
     def _repr_html_(self) -> str:
-        return as_html(self.rows, self.notes())
+        return as_html(self.rows, self.notes(), self.own)
 
     def to_dataframe(self) -> Any:
         """A pandas DataFrame with a row for each estimator, unrounded; `variance_se` is the ± of `total_variance`."""
