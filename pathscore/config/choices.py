@@ -17,7 +17,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
         *("gumbel", "st", "st-gumbel", "reinmax", "enum", "local", "unordered", "sum-and-sample"),
         *("measure-valued", "delta"),
     ),
-    "dataset": ("digits", "mnist", "fashion-mnist", "omniglot"),
+    "dataset": ("digits", "breast-cancer", "mnist", "fashion-mnist", "omniglot"),
     "binarize": ("static", "dynamic", "threshold", "none"),
     "optimizer": ("adam", "adamw", "sgd"),
     "schedule": ("constant", "cosine", "linear", "iwae"),

@@ -54,7 +54,7 @@ def measure_job(job: Any, args: Arguments, estimators: Specs = None, **settings:
     the ELBO with Rao–Blackwellisation by plate.
     """
     svi = job.svi
-    count = f": {len(args[0])} held-out data points" if args else ""
+    count = f": {len(args[0])} {'held-out' if job.local else 'training'} data points" if args else ""
     title = f"{job.dataset.name}, {job.program.title(job.config.options) or place_name(job.config.model)}{count}"
     settings = {**settings_of(job), **settings}
     with svi.scope(), evaluating(svi):
