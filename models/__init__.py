@@ -21,6 +21,10 @@ MODELS: dict[str, Listed] = {
     "vae": Listed(
         "Deep latent variable model with L layers of latent variables, drawn top down", "models.entries.vae:PROGRAM"
     ),
+    "bandit": Listed("Bandits side by side, the policy as guide: needs no data", "models.entries.bandit:PROGRAM"),
+    "gridworld": Listed(
+        "Walk on a grid with rewards, the policy as guide: needs no data", "models.entries.gridworld:PROGRAM"
+    ),
 }
 
 _HOME = {
