@@ -109,6 +109,8 @@ def test_auto_is_settled_by_the_data_and_what_was_given_stays():
     assert Config(steps=5).settled(64, {}).epochs is None
     assert Config().settled(64, {"steps": 9}).steps == 9 and Config().settled(64, {"steps": 9}).epochs is None
     assert Config(epochs=2).settled(64, {"steps": 9}).steps is None
+    rates = [Config(lr=lr).settled(64, {"lr": 0.5}).lr for lr in (None, 0.2)]
+    assert (small.lr, *rates) == (1e-3, 0.5, 0.2)
     automatic = {name for name, item in OPTIONS.items() if item.none == "auto"}
     unsettled = {name for name in automatic if getattr(small, name) is None}
     assert unsettled == {"threads", "particles"}  # these wait for the machine and the objective

@@ -12,11 +12,11 @@ import pytest
 import torch
 from pyro import poutine
 
+from guides.groups import group_gradient, return_gradient
 from guides.policy import BanditPolicy, GridPolicy
 from models import returns
 from models.bandit import REWARDS, Bandit
 from models.gridworld import MAPS, GridWorld
-from models.groups import group_gradient, return_gradient
 from pathscore import SVI, exact
 from pathscore.elbos.kl_weight import kl_weighted
 from pathscore.elbos.site import SiteELBO

@@ -46,7 +46,7 @@ def gradient(svi: SVI, logits: torch.nn.Parameter) -> Tensor:
     """The gradient of the bound, not of the loss, at the present parameters."""
     logits.grad = None
     with svi.scope():
-        svi.elbo.loss_and_grads(svi.model, svi.guide)  # type: ignore[attr-defined]
+        svi.elbo.loss_and_grads(svi.model, svi.guide)  # type: ignore[attr-defined]  # of every objective here
     assert logits.grad is not None
     return -logits.grad
 
