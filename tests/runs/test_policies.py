@@ -65,6 +65,7 @@ def test_it_resumes_bit_for_bit(run, tmp_path):
     assert torch.equal(state(out), state(tmp_path / "parts"))
 
 
+@pytest.mark.parametrize("run", ["gridworld", pytest.param("bandit", marks=pytest.mark.proof)], indirect=True)
 def test_gradients_and_diagnose_serve_it(run, tmp_path, capsys):
     _, out = run
     found = tmp_path / "run"
