@@ -21,7 +21,7 @@ EXPORTS: dict[str, tuple[str, ...]] = {
     "pathscore.errors": ("DataError", "NumericsError", "PathscoreError", "RunDirError", "UsageError"),
     "pathscore.estimators": (
         *("ARM", "ESTIMATORS", "NVIL", "REBAR", "RELAX", "RLOO", "Auto", "DeltaMethod", "DiSARM", "Enumerate"),
-        *("Estimator", "Gumbel"),
+        *("Estimator", "GroupBaseline", "GroupNormalised", "Gumbel"),
         *("LocalExpectation", "MeasureValued", "MuProp", "Pathwise", "ReinMax", "Score", "ScoreAverage"),
         *("StickingTheLanding", "StraightThrough", "StraightThroughGumbel"),
     ),

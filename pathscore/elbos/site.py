@@ -23,6 +23,7 @@ from pathscore.elbos.averaging import RowWeights
 from pathscore.elbos.context import make_context
 from pathscore.elbos.derivatives import derivatives
 from pathscore.elbos.explain import explain
+from pathscore.elbos.learned import Learned
 from pathscore.elbos.passes import pass_by_pass
 from pathscore.elbos.plan import Plan, covers, dry_run, key_of, make_plan, read_spec, score_relaxations
 from pathscore.elbos.rows import Draw, RowSampler
@@ -60,7 +61,7 @@ class SiteELBO(ELBO):
             where it cannot.
 
     Attributes:
-        estimators: `nn.ModuleDict`, site → estimator, filled when the program is first seen (`prepare`).
+        estimators: `Learned`, site → estimator, filled when the program is first seen (`prepare`).
         one_pass_only: why rows cannot be run one after another, with another objective; empty where they can.
         shared_cost: whether the K particles share one cost, instead of having one each that is averaged.
 
@@ -98,7 +99,7 @@ class SiteELBO(ELBO):
             score_relaxations(self.spec, kl)
         self.credit, self.kl = credit, kl if kl in ("analytic", "auto") else "sampled"
         self.one_pass, self._told = vectorize_particles, False
-        self.estimators = nn.ModuleDict()
+        self.estimators = Learned()
         self._plans = Plans()
 
     def __repr__(self) -> str:
@@ -315,6 +316,7 @@ class SiteELBO(ELBO):
             if not site.known:  # what it has learned in calls of another structure stays
                 site.estimator.setup(draws[name].fn, context)
                 self.estimators[key_of(name)] = site.estimator.to(context)
+        self.estimators.hand_over()
 
     @staticmethod
     def _checked(loss: Tensor) -> float:
