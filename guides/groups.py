@@ -30,7 +30,7 @@ def group_gradient(bandit: Bandit, policy: BanditPolicy, estimator: str, particl
     log_probs = policy.logits.detach().log_softmax(-1)
     total = torch.zeros_like(log_probs)
     for group in combinations_with_replacement(range(log_probs.shape[1]), particles):
-        actions = torch.tensor(group)[:, None].expand(particles, bandit.tasks)
+        actions = torch.tensor(group, device=log_probs.device)[:, None].expand(particles, bandit.tasks)
         rule.sample = lambda fn, actions=actions: (actions, None)
         weight = orders(group) * log_probs[:, list(group)].sum(-1).exp()  # (N,)
         total += weight[:, None] * gradient(svi, policy.logits)

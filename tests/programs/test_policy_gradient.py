@@ -276,3 +276,13 @@ def test_noise_in_the_rewards_leaves_the_gradient_alone():
         policy.logits.normal_()
     (found,) = exact.gradient(kl_weighted(bandit, 0.0), kl_weighted(policy, 0.0), params=[policy.logits])
     assert (found - return_gradient(bandit, policy)).abs().max() < 1e-10
+
+
+def test_moves_stop_at_walls_slip_to_their_sides_and_end_at_goal_and_holes():
+    world = GridWorld(("S.", "HG"), slip=0.4)
+    left, down, right, up = range(4)
+    assert world.follows.tolist() == [[0, 2, 1, 0], [0, 3, 1, 1], [2] * 4, [3] * 4]
+    assert world.pays[0].tolist() == [0, -1, 0, 0] and world.pays[1].tolist() == [0, 1, 0, 0]
+    assert world.pays[2:].abs().max() == 0  # the walk is over
+    assert world.drift[left].tolist() == pytest.approx([0.6, 0.2, 0.0, 0.2])
+    assert world.drift[:, right].tolist() == pytest.approx([0.0, 0.2, 0.6, 0.2]) and world.drift[up, down] == 0
