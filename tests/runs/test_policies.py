@@ -32,9 +32,11 @@ def state(run: Path) -> torch.Tensor:
 
 @pytest.fixture(scope="module", params=sorted(PROGRAMS))
 def run(request, tmp_path_factory):
-    """A program and a finished run of it."""
+    """A program and a finished run of it; the table of gradients is left to the verb."""
     out = tmp_path_factory.mktemp(request.param) / "run"
-    assert train(request.param, out, "--steps", "60") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "finish", lambda *args: "")
+        assert train(request.param, out, "--steps", "60") == 0
     return request.param, out
 
 
@@ -78,7 +80,7 @@ def test_gradients_and_diagnose_serve_it(run, tmp_path, capsys):
     assert "Traceback" not in (found / "report.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("run", ["gridworld"], indirect=True)
+@pytest.mark.parametrize("run", ["bandit"], indirect=True)
 @pytest.mark.usefixtures("short")
 def test_runs_of_it_are_compared_by_draws_of_their_guides(run, tmp_path, capsys):
     name, out = run
