@@ -26,6 +26,10 @@ MODELS: dict[str, Listed] = {
         "Bayesian logistic regression: weights that all rows share, a label of 0 or 1 for each row",
         "models.entries.logistic:PROGRAM",
     ),
+    "bandit": Listed("Bandits side by side, the policy as guide: needs no data", "models.entries.bandit:PROGRAM"),
+    "gridworld": Listed(
+        "Walk on a grid with rewards, the policy as guide: needs no data", "models.entries.gridworld:PROGRAM"
+    ),
 }
 
 _HOME = {

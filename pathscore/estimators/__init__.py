@@ -13,13 +13,13 @@ from pathscore.errors import UsageError, unknown
 from pathscore.estimators.antithetic import ARM, DiSARM
 from pathscore.estimators.auto import Auto, choose
 from pathscore.estimators.base import Estimator, Site
-from pathscore.estimators.baselines import Baseline, LeaveOneOut, MovingAverage, NeuralBaseline
+from pathscore.estimators.baselines import Baseline, GroupMean, LeaveOneOut, MovingAverage, NeuralBaseline
 from pathscore.estimators.calls import call, read_call
 from pathscore.estimators.control_variates import REBAR, RELAX, MuProp
 from pathscore.estimators.delta import DeltaMethod
 from pathscore.estimators.measure_valued import MeasureValued
 from pathscore.estimators.pathwise import Pathwise, StickingTheLanding
-from pathscore.estimators.score import NVIL, RLOO, Score, ScoreAverage
+from pathscore.estimators.score import NVIL, RLOO, GroupBaseline, GroupNormalised, Score, ScoreAverage
 from pathscore.estimators.straight_through import Gumbel, ReinMax, StraightThrough, StraightThroughGumbel
 from pathscore.estimators.summation import Enumerate, LocalExpectation
 from pathscore.estimators.without_replacement import SumAndSample, UnorderedSet
@@ -49,6 +49,8 @@ ESTIMATORS: dict[str, type[Estimator]] = {
         SumAndSample,
         MeasureValued,
         DeltaMethod,
+        GroupBaseline,
+        GroupNormalised,
     )
 }
 
@@ -106,6 +108,9 @@ __all__ = [
     "DiSARM",
     "Enumerate",
     "Estimator",
+    "GroupBaseline",
+    "GroupMean",
+    "GroupNormalised",
     "Gumbel",
     "LeaveOneOut",
     "LocalExpectation",

@@ -14,7 +14,7 @@ import torch
 from pyro.infer import ELBO
 
 from pathscore.compiling.compiled_elbo import compiled
-from pathscore.config import COMMON, PYROS, SMALL_WIDTH, Config, by_pattern, completed
+from pathscore.config import COMMON, LR, PYROS, SMALL_WIDTH, Config, by_pattern, completed
 from pathscore.data import DATASETS, NOTHING, Arguments, Dataset, binarize, load_dataset, load_file, refuse_other
 from pathscore.elbos import ELBOS, KLWeight, kl_weighted, make_elbo
 from pathscore.elbos.site import SiteELBO
@@ -187,7 +187,7 @@ def optimizer(config: Config, steps: int, per_epoch: int) -> OptimizerSpec:
     """The optimiser of a configuration, for a run of `steps` steps with `per_epoch` steps per epoch."""
     return OptimizerSpec(
         name=config.optimizer,
-        lr=config.lr,
+        lr=config.lr or LR,
         betas=(config.betas[0], config.betas[1]),
         eps=config.eps,
         weight_decay=config.weight_decay,
