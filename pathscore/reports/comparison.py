@@ -50,7 +50,18 @@ class Compared(Report):
         """A LaTeX table (booktabs): means ± standard errors, differences to the best with 95 % intervals."""
         import pandas
 
-        rows = [
+        frame = pandas.DataFrame(self._lines())
+        text = frame.to_latex(index=False, escape=True, column_format="lrrrr")
+        return text.replace("±", r"$\pm$").replace("Δ", r"$\Delta$").replace("≥", r"$\geq$")
+
+    def __str__(self) -> str:
+        import pandas
+
+        return pandas.DataFrame(self._lines()).to_string(index=False)
+
+    def _lines(self) -> list[dict[str, str]]:
+        """The table in words: column → cell, a line for each thing compared."""
+        return [
             {
                 "": row["label"],
                 self.measure: f"{row['log_likelihood']:.2f} ± {row['log_likelihood_se']:.2f}",
@@ -60,8 +71,6 @@ class Compared(Report):
             }
             for row in comparing.records(self.entries)
         ]
-        text = pandas.DataFrame(rows).to_latex(index=False, escape=True, column_format="lrrrr")
-        return text.replace("±", r"$\pm$").replace("Δ", r"$\Delta$").replace("≥", r"$\geq$")
 
     def write(self, folder: Path) -> "Compared":
         """Write the page, the numbers as JSON and CSV, and the LaTeX table into a folder; returns self with `path`."""
