@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from pathscore.errors import UsageError, unknown
+from pathscore.estimators.aliases import ALIASES
 from pathscore.estimators.antithetic import ARM, DiSARM
 from pathscore.estimators.auto import Auto, choose
 from pathscore.estimators.base import Estimator, Site
@@ -71,6 +72,7 @@ def make_estimator(spec: str | Estimator | type[Estimator]) -> Estimator:
             "'z1=disarm,z2=rloo', or an instance of a subclass of pathscore.estimators.Estimator"
         )
     name, options = read_call(spec, "--estimator")
+    name = ALIASES.get(name.lower(), name)
     if name not in ESTIMATORS:
         raise unknown("estimator", name, ESTIMATORS)
     return call(ESTIMATORS[name], name, options, "--estimator")
