@@ -64,6 +64,11 @@ class LayeredGuide(nn.Module):
         """The networks of z1 … zL."""
         raise NotImplementedError
 
+    @property
+    def direct(self) -> int:
+        """How many layers, from z1 upwards, depend on the data alone: their networks read x."""
+        return 1
+
     def draw(self, x: Tensor) -> None:
         """Sample z1 … zL given the centred data x (B, X). It is called inside the plate."""
         raise NotImplementedError

@@ -20,6 +20,10 @@ class FactorisedGuide(LayeredGuide):
     def make_networks(self, trunk: Trunk) -> list[nn.Module]:
         return [trunk.encoder(latent.standard()) for latent in self.latents]
 
+    @property
+    def direct(self) -> int:
+        return len(self.latents)
+
     def draw(self, x: Tensor) -> None:
         layers = list(zip(self.latent_sites, self.latents, self.networks, strict=True))
         # In the order of the model, from the top down: Pyro's bound with a closed-form KL needs it.

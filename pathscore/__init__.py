@@ -32,6 +32,8 @@ EXPORTS: dict[str, tuple[str, ...]] = {
     "pathscore.programs.entry": ("Program",),
     "pathscore.reports": ("compare", "diagnose"),
     "pathscore.runs.job": ("train",),
+    "pathscore.runs.opening": ("open_run",),
+    "pathscore.runs.saving": ("load", "save"),
     "pathscore.runs.training": ("Training", "fit"),
 }
 _HOME = {name: module for module, names in EXPORTS.items() for name in names}

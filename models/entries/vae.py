@@ -136,6 +136,13 @@ def pictures(model: Any, guide: Any, args: tuple, data: Any, options: Options) -
     return of_rows(model, guide, args[0], data.shape)
 
 
+def networks(model: Any, guide: Any) -> dict[str, Any]:
+    """Encoder and decoder."""
+    from models.entries import vae_networks
+
+    return vae_networks.networks(model, guide)
+
+
 def columns() -> Mapping[str, tuple[Mapping[str, Any], Any]]:
     """A column for each latent family."""
     import torch
@@ -173,6 +180,7 @@ PROGRAM = Program(
     reference=reference,
     floor=floor,
     pictures=pictures,
+    networks=networks,
     columns=columns,
     by="latent",
     tables=tables,

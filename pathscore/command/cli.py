@@ -32,6 +32,9 @@ VERBS: dict[str, Verb] = {
     "train": Verb("train, evaluate and save a run (same as python run.py)", "pathscore.command.train:main"),
     "gradients": Verb("measure bias, variance and cost of gradient estimators", "pathscore.command.gradients:main"),
     "diagnose": Verb("check how far to trust a run's guide: report.html", "pathscore.command.diagnose:main"),
+    "encode": Verb("write means and scales, or probabilities, of your data", "pathscore.command.encode:main"),
+    "generate": Verb("write new data drawn from a run's model", "pathscore.command.generate:main"),
+    "export": Verb("write encoder and decoder as files that load without pathscore", "pathscore.command.export:main"),
     "compare": Verb("compare runs by paired differences: comparison.html", "pathscore.command.compare:main"),
     "list": Verb("print all choices, and which of them can be combined", "pathscore.command.tables:main"),
 }

@@ -31,7 +31,7 @@ def load_file(path: str | Path, takes: Sequence[str] = ("rows",)) -> Dataset:
     Raises `DataError`, which names the file and the remedy.
     """
     path = Path(path).expanduser()
-    arrays = _read_npz(path)
+    arrays = read_npz(path)
     tensors = {name: _tensor(f"{path}: {name}", array, takes) for name, array in arrays.items()}
     _refuse_unlike(path, tensors)
     if "x_test" not in tensors:
@@ -75,11 +75,11 @@ def _refuse_unlike(path: Path, tensors: dict[str, Tensor]) -> None:
             raise DataError(f"{path}: there are x_test and {stem}: give {stem}_test too")
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an archive that are in `NAMES`, with at least x."""
+def read_npz(path: Path, flag: str = "--data") -> dict[str, np.ndarray]:
+    """The arrays of an archive that are in `NAMES`, with at least x. flag: what named the file, for errors."""
     remedy = "write it with np.savez(file, x=…, x_test=…)"
     if not path.is_file():
-        raise DataError(f"--data {path}: there is no such file")
+        raise DataError(f"{flag} {path}: there is no such file")
     if not zipfile.is_zipfile(path):  # np.load would take a lone array, or a pickle, too
         raise DataError(f"{path} is not an .npz archive, or it is truncated: {remedy}")
     try:

@@ -57,6 +57,7 @@ class Program:
     floor: (training args, held-out args, options) -> by name, the mean log-likelihood in nats of the held-out data
         under a model without latent variables: a run below it has learned nothing.
     pictures: (model, guide, args, data, options) -> matplotlib figures of the held-out data by name.
+    networks: (model, guide) -> what `run.export` writes: name -> (a module of one tensor, an example of two rows).
     columns: () -> columns of the legality tables: name -> (options by name, a distribution of such a latent site).
     by: the option whose values are the columns.
     tables: () -> tables of choices for `pathscore list`: flag -> name -> meaning.
@@ -78,6 +79,7 @@ class Program:
     reference: Callable[[Any, Any, tuple, Any], Mapping[str, float]] = nothing
     floor: Callable[[tuple, tuple, Any], Mapping[str, float]] = nothing
     pictures: Callable[[Any, Any, tuple, Any, Any], Mapping[str, Any]] = nothing
+    networks: Callable[[Any, Any], Mapping[str, tuple[Any, Any]]] = nothing
     columns: Callable[[], Mapping[str, tuple[Mapping[str, Any], Any]]] = nothing
     by: str = ""
     tables: Callable[[], Mapping[str, Mapping[str, str]]] = nothing

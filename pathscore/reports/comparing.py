@@ -148,7 +148,7 @@ def _seed_row(members: Sequence[Entry]) -> tuple[str, ...]:
 
 def training(entries: Sequence[Entry]) -> Section:
     """ELBO against steps, seconds and model evaluations, and gradient variance where it was tracked."""
-    metrics = {e.label: e.run.metrics for e in entries if e.run is not None}
+    metrics = {e.label: e.run.lines for e in entries if e.run is not None}
     evaluations = {e.label: e.evaluations or 1.0 for e in entries}
     pictures = [
         Picture(

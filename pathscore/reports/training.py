@@ -68,14 +68,14 @@ def _success(run: Run) -> str:
 
 def _pictures(run: Run) -> list[Picture]:
     pictures = []
-    if any("train_elbo" in line for line in run.metrics):
-        draw = partial(curves.training_plot, metrics=run.metrics, x="step")
+    if any("train_elbo" in line for line in run.lines):
+        draw = partial(curves.training_plot, metrics=run.lines, x="step")
         alt = "The running mean is over the last 5 % of the rows seen."
         pictures.append(Picture("training", "Training and validation ELBO", alt, draw))
-    norm = {"training": curves.gradient_norms(run.metrics)}
+    norm = {"training": curves.gradient_norms(run.lines)}
     for name, title, lines in (
         ("gradient-norm", "Gradient norm during training", norm),
-        ("gradient-variance", "Gradient variance during training", curves.variances(run.metrics)),
+        ("gradient-variance", "Gradient variance during training", curves.variances(run.lines)),
     ):
         if any(len(x) for x, _ in lines.values()):
             draw = partial(curves.several, lines=lines, x="step", y=" ".join(title.split()[:2]).lower(), log=True)

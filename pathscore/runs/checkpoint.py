@@ -45,7 +45,7 @@ def save(directory: Path, payload: dict[str, Any]) -> Path:
     """
     path, temporary = directory / CHECKPOINT, directory / f"checkpoint.{os.getpid()}.tmp"
     try:
-        _write_synced(temporary, _sealed({"format": FORMAT, **payload}))
+        _write_synced(temporary, sealed({"format": FORMAT, **payload}))
         if path.exists():
             os.replace(path, directory / PREVIOUS)
         os.replace(temporary, path)
@@ -144,7 +144,8 @@ def lock(directory: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _sealed(payload: dict[str, Any]) -> bytes:
+def sealed(payload: dict[str, Any]) -> bytes:
+    """The bytes of a payload with their sha256."""
     buffer = io.BytesIO()
     torch.save(payload, buffer)
     body = buffer.getvalue()

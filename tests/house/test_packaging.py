@@ -37,6 +37,7 @@ NOT_IMPORTED = {
     "ipykernel": "runs the notebooks",
     "jupyterlab": "shows the notebooks",
     "ipywidgets": "progress bars in notebooks",
+    "pyarrow": "pandas writes .parquet with it",
     "ruff": "a command",
     "pyright": "a command",
 }

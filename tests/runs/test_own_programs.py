@@ -62,6 +62,11 @@ def test_gradients_and_diagnose_serve_it(name, tmp_path, capsys):
     assert cli.main(["diagnose", run, "--quiet", *quick]) == 0, capsys.readouterr().err
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "Traceback" not in page and name in page
+    opened = open_run(run)
+    codes = opened.encode(tuple(tensor[:4] for tensor in opened.example), draws=3)
+    assert codes and all(value.isfinite().all() for value in codes.values())
+    with pytest.raises(UsageError, match="names no networks"):
+        opened.export(tmp_path)
 
 
 def test_its_options_defaults_measures_pictures_and_reference_are_used(tmp_path, capsys):

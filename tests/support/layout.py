@@ -17,6 +17,7 @@ FLOORS = (
     ("command",),
     ("reports",),
     ("runs",),
+    ("trained",),
     ("gradients",),
     ("diagnostics",),
     ("evaluation",),
