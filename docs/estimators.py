@@ -9,6 +9,7 @@ import json
 import shlex
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pyro.distributions as dist
@@ -22,6 +23,7 @@ HERE = Path(__file__).resolve().parent
 MEASURED, PAGE, GUIDE = HERE / "measured", HERE / "estimators.md", HERE / "estimators.md.in"
 
 DISCRETE = "score,score-avg,nvil,rloo,arm,disarm,rebar,relax,muprop,gumbel,st,st-gumbel,reinmax"
+COUPLED = ("", *(f"(draws={name})" for name in ("stratified", "antithetic", "sobol")))
 RUNS = {
     "normal": "train --out runs/normal --quiet",
     "bernoulli": "train --latent bernoulli --estimator disarm --out runs/bernoulli --quiet",
@@ -30,6 +32,11 @@ RUNS = {
 TABLES = {
     "toy-bernoulli": ("Six Bernoulli variables", "gradients --latent bernoulli --size 6"),
     "toy-categorical": ("Four categorical variables of three classes", "gradients --latent categorical --size 4"),
+    "toy-hundred": (
+        "One categorical variable of a hundred classes",
+        'gradients --latent categorical --size 1 --classes 100 --replicates 20000 --estimators "rloo;disarm;'
+        'unordered(k=2);unordered;unordered(k=8);sum-and-sample(k=2);sum-and-sample;enum"',
+    ),
     "toy-normal": ("Six normal variables", "gradients --latent normal --size 6"),
     "toy-gamma": ("Two gamma variables", "gradients --latent gamma --size 2"),
     "toy-poisson": ("Two Poisson variables", "gradients --latent poisson --size 2"),
@@ -38,6 +45,13 @@ TABLES = {
         "gradients --cost square --target 0.499 --replicates 100000 --warmup 2000",
     ),
     "digits-normal": ("Trained on digits, 16 normal latents", "gradients runs/normal"),
+    "digits-coupled": (
+        "The same with sixteen coupled particles",
+        "gradients runs/normal --particles 16 --estimators "
+        + '"'
+        + ";".join(f"{e}{d}" for e in ("pathwise", "stl") for d in COUPLED)
+        + '"',
+    ),
     "digits-bernoulli": (
         "Trained on digits, 16 Bernoulli latents",
         f"gradients runs/bernoulli --warmup 1000 --estimators {DISCRETE},local,measure-valued",
@@ -55,6 +69,7 @@ SITES = {
     "bernoulli": lambda n: dist.Bernoulli(logits=torch.zeros(n)).to_event(1),
     "normal": lambda n: dist.Normal(torch.zeros(n), 1.0).to_event(1),
 }
+ONE_VARIABLE = {"categorical": lambda n: dist.Categorical(logits=torch.zeros(9 + n))}
 COLUMNS = {
     "max abs z": "max_abs_z",
     "p": "hotelling_p",
@@ -134,15 +149,16 @@ def evaluations(cls: type[Estimator]) -> str:
     """1 + R as a formula in D, for each kind of site where they differ."""
     if cls.name == "auto":
         return "those of its choice"
-    formulas = {k: growth(cls, k) for k in SITES if cls.families is None or k in cls.families}
+    served = {k: make for k, make in SITES.items() if cls.families is None or k in cls.families} or ONE_VARIABLE
+    formulas = {k: growth(cls, make) for k, make in served.items()}
     if len(set(formulas.values())) == 1:
         return next(iter(formulas.values()))
     return ", ".join(f"{formula} ({kind})" for kind, formula in formulas.items())
 
 
-def growth(cls: type[Estimator], kind: str) -> str:
+def growth(cls: type[Estimator], make: Callable) -> str:
     """1 + R in D, read off sites of one to four variables."""
-    counts = [1 + cls().rows(SITES[kind](n)) for n in (1, 2, 3, 4)]
+    counts = [1 + cls().rows(make(n)) for n in (1, 2, 3, 4)]
     step = counts[1] - counts[0]
     if step == 0:
         return str(counts[0])

@@ -14,6 +14,7 @@ from pathscore.programs.entry import Listed
 if TYPE_CHECKING:
     from models.latents import LATENTS
     from models.likelihoods import LIKELIHOODS
+    from models.logistic import LogisticRegression
     from models.trunks import ACTIVATIONS, TRUNKS
     from models.vae import PRIORS, VAE
 
@@ -21,18 +22,27 @@ MODELS: dict[str, Listed] = {
     "vae": Listed(
         "Deep latent variable model with L layers of latent variables, drawn top down", "models.entries.vae:PROGRAM"
     ),
+    "logistic": Listed(
+        "Bayesian logistic regression: weights that all rows share, a label of 0 or 1 for each row",
+        "models.entries.logistic:PROGRAM",
+    ),
+    "bandit": Listed("Bandits side by side, the policy as guide: needs no data", "models.entries.bandit:PROGRAM"),
+    "gridworld": Listed(
+        "Walk on a grid with rewards, the policy as guide: needs no data", "models.entries.gridworld:PROGRAM"
+    ),
 }
 
 _HOME = {
     "ACTIVATIONS": "models.trunks",
     "LATENTS": "models.latents",
     "LIKELIHOODS": "models.likelihoods",
+    "LogisticRegression": "models.logistic",
     "PRIORS": "models.vae",
     "TRUNKS": "models.trunks",
     "VAE": "models.vae",
 }
 
-__all__ = ["ACTIVATIONS", "LATENTS", "LIKELIHOODS", "MODELS", "PRIORS", "TRUNKS", "VAE"]
+__all__ = ["ACTIVATIONS", "LATENTS", "LIKELIHOODS", "MODELS", "PRIORS", "TRUNKS", "VAE", "LogisticRegression"]
 
 
 def __getattr__(name: str) -> Any:

@@ -21,9 +21,9 @@ EXPORTS: dict[str, tuple[str, ...]] = {
     "pathscore.errors": ("DataError", "NumericsError", "PathscoreError", "RunDirError", "UsageError"),
     "pathscore.estimators": (
         *("ARM", "ESTIMATORS", "NVIL", "REBAR", "RELAX", "RLOO", "Auto", "DeltaMethod", "DiSARM", "Enumerate"),
-        *("Estimator", "Gumbel"),
+        *("Estimator", "GroupBaseline", "GroupNormalised", "Gumbel"),
         *("LocalExpectation", "MeasureValued", "MuProp", "Pathwise", "ReinMax", "Score", "ScoreAverage"),
-        *("StickingTheLanding", "StraightThrough", "StraightThroughGumbel"),
+        *("StickingTheLanding", "StraightThrough", "StraightThroughGumbel", "SumAndSample", "UnorderedSet"),
     ),
     "pathscore.evaluation": ("evaluate",),
     "pathscore.gradients": ("measure",),

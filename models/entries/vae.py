@@ -164,8 +164,8 @@ def tables() -> Mapping[str, Mapping[str, str]]:
     return {flag: {name: first_sentence(cls) for name, cls in table.items()} for flag, table in found.items()}
 
 
-def first_sentence(cls: type) -> str:
-    """The first sentence of a class's docstring, without its full stop."""
+def first_sentence(cls: Any) -> str:
+    """The first sentence of the docstring of a class or a function, without its full stop."""
     return " ".join((cls.__doc__ or "").split("\n\n")[0].split()).split(". ")[0].rstrip(".")
 
 

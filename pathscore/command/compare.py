@@ -38,5 +38,7 @@ def main(words: Sequence[str]) -> int:
     progress = progress_lines(request.quiet)
     with threads(request.threads):
         found = compare(directories, points=request.points, samples=request.samples, out=request.out, progress=progress)
+    if not request.quiet:
+        print(f"{found}\n")
     print(found.path)
     return 0

@@ -85,7 +85,7 @@ def capture(
         return _joined([*(_tensor(part) for part in losses), _norm(found, scale)]), *valid, *found
 
     try:
-        graph = _traced(evaluate, tensors)
+        graph = _traced(evaluate, tensors, seen)
     finally:
         seen.put_back()
         leaks, counted = kept.put_back()
@@ -116,7 +116,7 @@ def _require_repeatable(leaks: list[Leak], counted: str | None, captured: Iterab
         raise Refusal(counted)
 
 
-def _traced(evaluate: Callable, tensors: list[Tensor]) -> GraphModule:
+def _traced(evaluate: Callable, tensors: list[Tensor], seen: Interception) -> GraphModule:
     from torch.fx.experimental.proxy_tensor import make_fx  # takes long to import: only where something is captured
 
     try:
@@ -124,14 +124,16 @@ def _traced(evaluate: Callable, tensors: list[Tensor]) -> GraphModule:
     except Refusal:
         raise
     except Exception as error:
-        raise Refusal(_reason(error)) from error
+        raise Refusal(_reason(error, seen)) from error
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, seen: Interception) -> str:
     """What a tracer's exception says about the program, in one line."""
     name = type(error).__name__
     if "DataDependent" in name or "GuardOnDataDependent" in name:
         return "its course depends on the values of tensors (if, while, int() or bool() of a tensor)"
+    if seen.took_whole_number:
+        return "it goes by a whole number taken out of a tensor (.item(), a loop over a subsample)"
     lines = str(error).strip().splitlines()
     return f"{name}: {lines[0][:160]}" if lines else name
 

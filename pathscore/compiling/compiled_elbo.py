@@ -76,6 +76,7 @@ class CompiledELBO(ELBO):
         self.shapes: dict[Any, Any] = {}  # those that get a graph → their kind of call
         self.built: dict[Any, CompiledGraph] = {}
         self.refused: dict[Any, str] = {}
+        self.expected: set[str] = set()  # calls that have graphs in the run that this one continues
         self._recorder = Recorder()
         self._met: dict[Any, tuple[Callable, Callable]] = {}  # kept, so that identities stay theirs
 
@@ -111,6 +112,17 @@ class CompiledELBO(ELBO):
     def meet(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> None:
         """Note the shapes of an evaluation that runs eagerly: a graph for them is built when they come again."""
         self.shapes.setdefault(self._key(model, guide, args, kwargs), kind_of_call(args, kwargs))
+
+    def met(self) -> list[str]:
+        """The calls that get graphs, in words: a run that continues builds them without an eager evaluation first."""
+        return sorted(self.expected | {_in_words(key) for key in self.shapes if key not in self.refused})
+
+    def awaits(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> bool:
+        """Whether such a call had a graph in the run that this one continues, and has not come since."""
+        if not self.expected:
+            return False
+        key = self._key(model, guide, args, kwargs)
+        return _in_words(key) in self.expected and key not in self.shapes and key not in self.refused
 
     def ready(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> CompiledGraph | None:
         """The graph for these arguments, where there is one that need not be checked now."""
@@ -196,3 +208,8 @@ class CompiledELBO(ELBO):
         self.built.pop(key, None)
         self.refused[key] = str(reason)
         warnings.warn(f"--compile: the program runs eagerly: {reason}", EagerWarning, stacklevel=4)
+
+
+def _in_words(key: Any) -> str:
+    """The shapes, other arguments and modes of a call, without the programs."""
+    return repr(key[4:])

@@ -86,13 +86,16 @@ class Interception(TorchFunctionMode):
     """Keeps readings in the graph; notes what `backward()` is called on, and which way branches are assumed to go.
 
     surrogates: what `backward()` was called on. assumptions: Boolean scalars, all true where the graph is valid.
+    took_whole_number: whether `.item()` was asked for one, which later stands in the way of much.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.surrogates: list[Tensor] = []
         self.assumptions: list[Tensor] = []
+        self.took_whole_number = False
         self._expected: list[Tensor] = []
+        self._ranges: list[tuple[Tensor, list[int]]] = []  # whole numbers that no step changes: a plate's indices
         self._before: list[tuple[Tensor, Tensor]] = []
 
     def put_back(self) -> None:
@@ -106,12 +109,13 @@ class Interception(TorchFunctionMode):
         self._note_writes(func, args, kwargs)
         if func is Tensor.item and args[0].is_floating_point():
             return Reading(args[0].detach().double())
+        self.took_whole_number |= func is Tensor.item
         if func is Tensor.backward:
             return self._backward(*args, **kwargs)
         if func is Tensor.__bool__:
             return self._branch(args[0])
-        if func is Tensor.unbind and _is_row_of_numbers(args[0]):  # `for index in permutation:` asks for it
-            return tuple(self._numbers(args[0]))
+        if func is Tensor.unbind and (known := self._numbers(args[0])) is not None:  # `for index in permutation:`
+            return tuple(known)
         if func is Tensor.register_hook:  # hooks would run while the graph is drawn up, and never again
             return None
         if getattr(func, "__name__", "") == "_is_all_true":  # torch asks so for values of its distributions
@@ -119,6 +123,8 @@ class Interception(TorchFunctionMode):
         result = func(*args, **kwargs)
         if func in EXPECTED:
             self._expected.append(result)
+        if func is torch.arange and all(isinstance(arg, int) for arg in args) and len(result) <= LONGEST:
+            self._ranges.append((result, list(range(*args))))
         return result
 
     def _note_writes(self, func: Callable, args: tuple, kwargs: dict) -> None:
@@ -129,8 +135,13 @@ class Interception(TorchFunctionMode):
                 with _disable_current_modes(), torch.no_grad():
                     self._before.append((own, own.detach().clone()))
 
-    def _numbers(self, tensor: Tensor) -> list[int]:
-        """The whole numbers of a tensor of the program (a permutation, say); that they stay is an assumption."""
+    def _numbers(self, tensor: Tensor) -> list[int] | None:
+        """The whole numbers of a range, or of a tensor of the program (a permutation): that they stay is assumed."""
+        for own, known in self._ranges:
+            if own is tensor and own._version == 0:
+                return known
+        if not _is_row_of_numbers(tensor):
+            return None
         with _disable_current_modes():
             known = tensor.tolist()
         self.assumptions.append((tensor == torch.tensor(known, dtype=tensor.dtype, device=tensor.device)).all())

@@ -14,9 +14,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "fill": ("geometric", "arithmetic", "none"),
     "estimator": (
         *("auto", "pathwise", "stl", "score", "score-avg", "nvil", "rloo", "arm", "disarm", "rebar", "relax", "muprop"),
-        *("gumbel", "st", "st-gumbel", "reinmax", "enum", "local", "measure-valued", "delta"),
+        *("gumbel", "st", "st-gumbel", "reinmax", "enum", "local", "unordered", "sum-and-sample"),
+        *("measure-valued", "delta", "group-mean", "grpo"),
     ),
-    "dataset": ("digits", "mnist", "fashion-mnist", "omniglot"),
+    "dataset": ("digits", "breast-cancer", "mnist", "fashion-mnist", "omniglot"),
     "binarize": ("static", "dynamic", "threshold", "none"),
     "optimizer": ("adam", "adamw", "sgd"),
     "schedule": ("constant", "cosine", "linear", "iwae"),

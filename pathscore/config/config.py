@@ -127,7 +127,7 @@ class Optimisation:
     steps: int | None = option(None, "number of optimiser steps, instead of --epochs", check=between(1, 10**12))
     batch_size: int | None = option(None, "data points per step", check=between(1, 10**7), none="auto")
     optimizer: str = option("adam", "optimiser", choices="optimizer")
-    lr: float = option(1e-3, "learning rate", check=POSITIVE)
+    lr: float | None = option(None, "learning rate (auto: 0.001 if the program has none)", check=POSITIVE, none="auto")
     estimator_lr: float | None = option(
         None, "learning rate of an estimator's own parameters (none: --lr)", check=POSITIVE
     )
@@ -161,6 +161,9 @@ class Machine:
 
 GROUPS = (Kind, Objective, Data, Optimisation, Machine)
 """The groups of options that every run has. In the help, the program's own options come after the first group."""
+
+LR = 1e-3
+"""The learning rate of programs that settle none of their own."""
 
 # The values of "auto", for rows of up to 256 values (True) and for larger ones.
 SMALL_WIDTH = 256
@@ -208,7 +211,7 @@ class Config(Machine, Optimisation, Data, Objective, Kind):
 
     def settled(self, width: int, program: Mapping[str, Any]) -> "Config":
         """A copy with values for "auto" that suit rows of `width` values. `program`: values that the program chose."""
-        sizes = {**SIZES[width <= SMALL_WIDTH], "binarize": "none", **program}
+        sizes = {**SIZES[width <= SMALL_WIDTH], "binarize": "none", "lr": LR, **program}
         if self.steps is not None or (self.epochs is None and program.get("steps") is not None):
             del sizes["epochs"]
         if self.epochs is not None:

@@ -174,7 +174,17 @@ def plain_numbers(ax: Axes) -> None:
 
 def variances(metrics: Metrics) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Tracked gradient variance by estimator: name → (steps, total variance)."""
-    lines = [line for line in metrics if isinstance(line.get("gradient_variance"), dict)]
-    names = dict.fromkeys(name for line in lines for name in line["gradient_variance"])
-    flat = [{"step": line["step"], **line["gradient_variance"]} for line in lines]
+    return _held(metrics, "gradient_variance")
+
+
+def watched(metrics: Metrics) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The program's own figures during training: name → (steps, values)."""
+    return _held(metrics, "watched")
+
+
+def _held(metrics: Metrics, key: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The columns of the tables that some lines hold under a key."""
+    lines = [line for line in metrics if isinstance(line.get(key), dict)]
+    names = dict.fromkeys(name for line in lines for name in line[key])
+    flat = [{"step": line["step"], **line[key]} for line in lines]
     return {name: series(flat, "step", name) for name in names}

@@ -30,7 +30,7 @@ def explain(plan: Plan, costs: str) -> Explanation:
                 site.name,
                 site.family,
                 ", ".join(site.plates) or "—",
-                site.estimator.name + note,
+                site.estimator.word + note,
                 "yes" if site.estimator.unbiased else "no",
                 "analytic" if site.name in plan.analytic else "sampled",
                 f"{site.rows * plan.particles}",

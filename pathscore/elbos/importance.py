@@ -15,15 +15,17 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from pathscore.elbos.averaging import RowWeights
-from pathscore.elbos.plan import Plan, key_of
+from pathscore.elbos.plan import Plan, compares_particles, key_of
 from pathscore.elbos.rows import Draw
 from pathscore.elbos.site import SiteELBO
 from pathscore.elbos.terms import Terms, sum_to
 from pathscore.elbos.weight_plates import weight_plates, where
 from pathscore.elbos.weights import WeightedTerms, weigh
 from pathscore.errors import UsageError
-from pathscore.estimators import Estimator, Score, Site, StickingTheLanding
+from pathscore.estimators import Estimator, Site, StickingTheLanding
 from pathscore.programs.traces import plates_of
+
+ALONE = "leave draws= out, or use --elbo trace"
 
 
 class ImportanceELBO(SiteELBO):
@@ -70,6 +72,8 @@ class ImportanceELBO(SiteELBO):
             return "stl is biased under importance weights; --elbo dreg with pathwise sites is what it becomes there"
         if compares_particles(estimator):
             return f"{estimator.name} compares particles' costs, and here each depends on all particles; {self.remedy}"
+        if estimator.couples_particles:
+            return f"importance weights take independent particles, and those of {estimator.word} are not: {ALONE}"
         if site in self._divided and estimator.one_at_a_time:
             return self._divided[site].format(estimator.name)
         return None
@@ -141,10 +145,3 @@ class ImportanceELBO(SiteELBO):
             if site.chosen == "auto":
                 del self.estimators[key_of(site.name)]
         return again
-
-
-def compares_particles(estimator: Estimator) -> bool:
-    """Whether an estimator's baseline is made of the other particles' costs."""
-    baselines = estimator.baselines if isinstance(estimator, Score) else ()
-    # A ModuleList types its members as modules; these are baselines.
-    return estimator.compares_particles or any(b.compares_particles for b in baselines)  # type: ignore[union-attr]

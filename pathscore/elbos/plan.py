@@ -85,6 +85,12 @@ class Plan:
         """
         return frozenset(n for n, s in self.sites.items() if not s.estimator.pathwise and self._withholds(n, s))
 
+    @property
+    def coupled(self) -> str:
+        """Why rows cannot be run one after another, where a site couples its particles; else empty."""
+        names = [name for name, site in self.sites.items() if site.estimator.couples_particles]
+        return f"draws= at site '{names[0]}' couples particles in one pass: leave draws= out, or " if names else ""
+
     def _withholds(self, name: str, site: SitePlan) -> bool:
         later = [other for n, other in self.sites.items() if self.order[n] > self.order[name]]
         coupled = self.couplers.get(name, {})
@@ -248,10 +254,11 @@ def make_plan(
         estimator, chosen = resolve(site, spec, particles, known, here)  # type: ignore[arg-type]
         _require_legal(estimator, site, sample_sites(model_trace).get(name), particles, here)
         met = name in known
-        found[key_of(name)] = estimator
+        found[key_of(name)], estimator.particles = estimator, particles
         plates = tuple(sorted(f.name for f in plates_of(site)))
         family, rows = family_name(site["fn"]), estimator.rows(site["fn"])
         sites[name] = SitePlan(name, estimator, rows, family, plates, chosen, met)
+    _require_apart(sites)
     plan = Plan(particles, nesting, sites)
     if credit == "graph" or kl != "sampled" or plan.slices:
         depends, lost = find()
@@ -273,6 +280,26 @@ def _require_legal(estimator: Estimator, site: dict, model_site: Any, particles:
         legal = [n for n in legal_names(site["fn"], model_site, particles) if here(ESTIMATORS[n]()) is None]
         others = f"; legal here: {', '.join(legal)}" if legal else ""
         raise UsageError(f"--estimator: site '{site['name']}': {reason}{others}")
+
+
+def _require_apart(sites: Mapping[str, SitePlan]) -> None:
+    """Raise UsageError where particles that one site couples are baselines of each other at another site."""
+    coupled = [s for s in sites.values() if s.estimator.couples_particles]
+    compared = [s for s in sites.values() if compares_particles(s.estimator)]
+    if coupled and compared:
+        one, other = coupled[0], compared[0]
+        raise UsageError(
+            f"--estimator: {other.estimator.name} at site '{other.name}' compares particles as independent draws, and "
+            f"{one.estimator.word} at site '{one.name}' couples them: leave draws= out, or use score-avg at "
+            f"'{other.name}'"
+        )
+
+
+def compares_particles(estimator: Estimator) -> bool:
+    """Whether an estimator's baseline is made of the other particles' costs."""
+    baselines = estimator.baselines if isinstance(estimator, Score) else ()
+    # A ModuleList types its members as modules; these are baselines.
+    return estimator.compares_particles or any(b.compares_particles for b in baselines)  # type: ignore[union-attr]
 
 
 def _warn_of_lost(lost: Iterable[str]) -> None:

@@ -23,6 +23,7 @@ from pathscore.elbos.averaging import RowWeights
 from pathscore.elbos.context import make_context
 from pathscore.elbos.derivatives import derivatives
 from pathscore.elbos.explain import explain
+from pathscore.elbos.learned import Learned
 from pathscore.elbos.passes import pass_by_pass
 from pathscore.elbos.plan import Plan, covers, dry_run, key_of, make_plan, read_spec, score_relaxations
 from pathscore.elbos.rows import Draw, RowSampler
@@ -60,7 +61,7 @@ class SiteELBO(ELBO):
             where it cannot.
 
     Attributes:
-        estimators: `nn.ModuleDict`, site → estimator, filled when the program is first seen (`prepare`).
+        estimators: `Learned`, site → estimator, filled when the program is first seen (`prepare`).
         one_pass_only: why rows cannot be run one after another, with another objective; empty where they can.
         shared_cost: whether the K particles share one cost, instead of having one each that is averaged.
 
@@ -98,7 +99,7 @@ class SiteELBO(ELBO):
             score_relaxations(self.spec, kl)
         self.credit, self.kl = credit, kl if kl in ("analytic", "auto") else "sampled"
         self.one_pass, self._told = vectorize_particles, False
-        self.estimators = nn.ModuleDict()
+        self.estimators = Learned()
         self._plans = Plans()
 
     def __repr__(self) -> str:
@@ -144,11 +145,14 @@ class SiteELBO(ELBO):
         """Why the rows of a step are run pass by pass; None where one pass serves them all."""
         if plan.rows == 1:
             return None
-        if self.one_pass is False:
+        slow = self.one_pass is False
+        if slow and not plan.coupled:
             return "vectorize_particles=False"
-        reason = obstacle(model, guide, args, kwargs, plan.max_plate_nesting)
-        if reason is not None and self.one_pass_only:
-            raise UsageError(f"{reason}, and {self.one_pass_only}{REMEDY}")
+        found = obstacle(model, guide, args, kwargs, plan.max_plate_nesting)
+        reason = "vectorize_particles=False" if slow else found
+        only = self.one_pass_only or plan.coupled
+        if reason is not None and only:
+            raise UsageError(f"{reason}, and {only}{REMEDY}")
         if reason is not None and self.one_pass:
             raise UsageError(f"{reason}: {REMEDY}, or leave vectorize_particles out")
         if reason is not None and not self._told:
@@ -315,6 +319,7 @@ class SiteELBO(ELBO):
             if not site.known:  # what it has learned in calls of another structure stays
                 site.estimator.setup(draws[name].fn, context)
                 self.estimators[key_of(name)] = site.estimator.to(context)
+        self.estimators.hand_over()
 
     @staticmethod
     def _checked(loss: Tensor) -> float:

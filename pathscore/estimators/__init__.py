@@ -10,18 +10,20 @@ from __future__ import annotations
 import re
 
 from pathscore.errors import UsageError, unknown
+from pathscore.estimators.aliases import ALIASES
 from pathscore.estimators.antithetic import ARM, DiSARM
 from pathscore.estimators.auto import Auto, choose
 from pathscore.estimators.base import Estimator, Site
-from pathscore.estimators.baselines import Baseline, LeaveOneOut, MovingAverage, NeuralBaseline
+from pathscore.estimators.baselines import Baseline, GroupMean, LeaveOneOut, MovingAverage, NeuralBaseline
 from pathscore.estimators.calls import call, read_call
 from pathscore.estimators.control_variates import REBAR, RELAX, MuProp
 from pathscore.estimators.delta import DeltaMethod
 from pathscore.estimators.measure_valued import MeasureValued
 from pathscore.estimators.pathwise import Pathwise, StickingTheLanding
-from pathscore.estimators.score import NVIL, RLOO, Score, ScoreAverage
+from pathscore.estimators.score import NVIL, RLOO, GroupBaseline, GroupNormalised, Score, ScoreAverage
 from pathscore.estimators.straight_through import Gumbel, ReinMax, StraightThrough, StraightThroughGumbel
 from pathscore.estimators.summation import Enumerate, LocalExpectation
+from pathscore.estimators.without_replacement import SumAndSample, UnorderedSet
 
 ESTIMATORS: dict[str, type[Estimator]] = {
     cls.name: cls
@@ -44,8 +46,12 @@ ESTIMATORS: dict[str, type[Estimator]] = {
         ReinMax,
         Enumerate,
         LocalExpectation,
+        UnorderedSet,
+        SumAndSample,
         MeasureValued,
         DeltaMethod,
+        GroupBaseline,
+        GroupNormalised,
     )
 }
 
@@ -61,8 +67,12 @@ def make_estimator(spec: str | Estimator | type[Estimator]) -> Estimator:
     if isinstance(spec, type) and issubclass(spec, Estimator):
         return spec()
     if not isinstance(spec, str):
-        raise UsageError(f"--estimator: {spec!r} is no estimator: give its name, as in 'disarm' or 'z1=disarm,z2=rloo'")
+        raise UsageError(
+            f"--estimator: {spec!r} is no estimator: give its name, as in 'disarm' or "
+            "'z1=disarm,z2=rloo', or an instance of a subclass of pathscore.estimators.Estimator"
+        )
     name, options = read_call(spec, "--estimator")
+    name = ALIASES.get(name.lower(), name)
     if name not in ESTIMATORS:
         raise unknown("estimator", name, ESTIMATORS)
     return call(ESTIMATORS[name], name, options, "--estimator")
@@ -100,6 +110,9 @@ __all__ = [
     "DiSARM",
     "Enumerate",
     "Estimator",
+    "GroupBaseline",
+    "GroupMean",
+    "GroupNormalised",
     "Gumbel",
     "LeaveOneOut",
     "LocalExpectation",
@@ -115,6 +128,8 @@ __all__ = [
     "StickingTheLanding",
     "StraightThrough",
     "StraightThroughGumbel",
+    "SumAndSample",
+    "UnorderedSet",
     "choose",
     "make_estimator",
     "parse",

@@ -37,6 +37,7 @@ class Site:
         log_q: unscaled score function of the base rows, (K, *plates), with its graph.
         slope: derivative of each branch row's total cost by its value, (R, K, *plates, *event); only where asked for.
         curvature: second derivatives, (R, K, *plates, N, N) for the N variables of an event; only where asked for.
+        memo: what the estimator computes once a step, for its own use.
         context: what was known before the draw, (K, *plates, C): upstream values and observations.
     """
 
@@ -50,6 +51,7 @@ class Site:
     slope: Tensor | None = None
     curvature: Tensor | None = None
     make_context: Callable[[], Tensor] | None = field(default=None, repr=False)
+    memo: Any = field(default=None, repr=False)
 
     @cached_property
     def fn(self) -> Any:
@@ -89,6 +91,8 @@ class Estimator(nn.Module):
         needs_slope: wants `Site.slope`.
         needs_curvature: wants `Site.curvature` too.
         compares_particles: the K costs are baselines of each other (illegal where the K share one cost).
+        couples_particles: the K draws are not independent (legal where a bound is their mean, and costs stay apart).
+        particles: K, set when the step is laid out.
         serves_points: a pattern with it names point masses too, which are left to their own path otherwise.
         one_at_a_time: its rows vary one variable with the others held, so the members of a plate must not share a cost.
     """
@@ -106,8 +110,15 @@ class Estimator(nn.Module):
     needs_slope: ClassVar[bool] = False
     needs_curvature: bool = False
     compares_particles: ClassVar[bool] = False
+    couples_particles: bool = False
+    particles: int = 1
     one_at_a_time: ClassVar[bool] = False
     serves_points: ClassVar[bool] = False
+
+    @property
+    def word(self) -> str:
+        """The name with the options that change what it does, as the command line reads them."""
+        return self.name
 
     def refusal(self, fn: Any, particles: int = 1) -> str | None:
         """Why this estimator cannot serve a site with distribution `fn` and K particles; None when it can."""

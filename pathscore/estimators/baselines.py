@@ -101,3 +101,19 @@ class LeaveOneOut(Baseline):
     def forward(self, site: Site) -> Tensor:
         cost = site.cost[0]
         return (cost.sum(0) - cost) / (len(cost) - 1)
+
+
+class GroupMean(Baseline):
+    """The mean cost of all K particles, the particle's own included.
+
+    It depends on the draw whose score it multiplies: E[f ∇log q] of that draw is lost, one K-th of the gradient.
+
+    References:
+        Understanding R1-Zero-like training: a critical perspective. Liu, Chen, Li, Qi, Pang, Du, Lee, Lin, 2025.
+    """
+
+    compares_particles = True
+    min_particles = 2
+
+    def forward(self, site: Site) -> Tensor:
+        return site.cost[0].mean(0).expand_as(site.cost[0])

@@ -19,6 +19,8 @@ def read_call(text: str, what: str) -> tuple[str, dict[str, Any]]:
 
     >>> read_call("adam(lr=0.03)", "optim")
     ('adam', {'lr': 0.03})
+    >>> read_call("pathwise(draws=stratified)", "--estimator")
+    ('pathwise', {'draws': 'stratified'})
 
     Raises: UsageError for a word that is not NAME or NAME(option=value, …).
     """
@@ -28,10 +30,14 @@ def read_call(text: str, what: str) -> tuple[str, dict[str, Any]]:
     try:
         call = ast.parse("options" + text[text.index("(") :], mode="eval").body
         assert isinstance(call, ast.Call) and not call.args
-        options = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+        options = {str(k.arg): _literal(k.value) for k in call.keywords}
     except (SyntaxError, ValueError, AssertionError):
         raise UsageError(f"{what}: cannot read '{text}': write NAME(option=value)") from None
     return text[: text.index("(")], options
+
+
+def _literal(node: ast.expr) -> Any:
+    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)  # a bare word stands for itself
 
 
 def call(make: Callable[..., Any], name: str, options: Mapping[str, Any], what: str) -> Any:

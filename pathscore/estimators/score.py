@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pathscore.estimators.base import Estimator, Site
-from pathscore.estimators.baselines import Baseline, LeaveOneOut, MovingAverage, NeuralBaseline
+from pathscore.estimators.baselines import Baseline, GroupMean, LeaveOneOut, MovingAverage, NeuralBaseline
 
 
 class Score(Estimator):
@@ -122,3 +122,59 @@ class RLOO(Score):
 
     def __init__(self) -> None:
         super().__init__(LeaveOneOut())
+
+
+class GroupBaseline(Score):
+    """Score function with the mean of all K particles as baseline, the own one included: biased.
+
+    Its mean is (1 − 1/K) times the gradient: the own cost within the baseline takes 1/K of it away. The direction is
+    right; `rloo` is the same signal times K / (K − 1), and exact.
+
+    References:
+        Understanding R1-Zero-like training: a critical perspective. Liu, Chen, Li, Qi, Pang, Du, Lee, Lin, 2025.
+    """
+
+    name = "group-mean"
+    formula = "(f(z_k) − mean_j f(z_j)) ∇log q(z_k)"
+    reference = "Liu et al. 2025"
+    unbiased = False
+    min_particles = 2
+    compares_particles = True
+
+    def __init__(self) -> None:
+        super().__init__(GroupMean())
+
+
+class GroupNormalised(GroupBaseline):
+    """Group-relative signal: the cost less the mean of the K particles, divided by their standard deviation: biased.
+
+    The division weighs a site by 1 / (standard deviation of its cost + eps), so that the sites (the questions) whose
+    rewards hardly differ count most, and the size of the reward does not matter. With `leave_one_out=True` mean and
+    deviation are those of the other K − 1 particles: where these are equal, the signal is their difference over `eps`.
+
+    References:
+        DeepSeekMath: pushing the limits of mathematical reasoning in open language models. Shao, Wang, Zhu, Xu, Song,
+        Bi, Zhang, Zhang, Li, Wu, Guo, 2024 (equation 4, outcome supervision; without clipping and without its KL term).
+    """
+
+    name = "grpo"
+    formula = "(f(z_k) − mean_j f(z_j)) / (std_j f(z_j) + ε) ∇log q(z_k)"
+    reference = "Shao et al. 2024"
+
+    def __init__(self, eps: float = 1e-4, leave_one_out: bool = False) -> None:
+        super().__init__()
+        self.eps, self.leave_one_out = eps, leave_one_out
+
+    def refusal(self, fn: Any, particles: int = 1) -> str | None:
+        if self.leave_one_out and particles < 3:
+            return f"{self.name}(leave_one_out=True) needs --particles 3 or more, got {particles}"
+        return super().refusal(fn, particles)
+
+    def signal(self, site: Site) -> Tensor:
+        cost, centred = site.cost[0], super().signal(site)
+        if not self.leave_one_out:
+            return centred / (cost.std(0) + self.eps)
+        count = len(cost)
+        # The sum of squares about the mean of the others, from that about the mean of all.
+        others = (centred.square().sum(0) - centred.square() * count / (count - 1)).clamp(min=0.0)
+        return centred * count / (count - 1) / ((others / (count - 2)).sqrt() + self.eps)

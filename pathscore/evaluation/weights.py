@@ -124,8 +124,8 @@ def data_plate(name: str, frames: frozenset, points: int) -> int:
     dims = [f.dim for f in frames if f.size == points]
     if not dims:
         raise UsageError(
-            f"site {name!r} is not in a plate over the {points} data points: wrap it in "
-            'pyro.plate("data", len(x), dim=-1), because figures per data point need it'
+            f"site {name!r} is not in a plate over the {points} data points, as figures per data point need: draw it "
+            'inside pyro.plate("data", len(x), dim=-1), or use evaluate_whole where all data points share it'
         )
     return max(dims)
 

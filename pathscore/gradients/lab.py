@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -67,7 +68,7 @@ class Lab:
         self.elbo, self.of, self.options = elbo, of, dict(options or {})
         self.refused: dict[str, str] = {}
         self._asked: Any = None
-        self._optimisers: dict[int, torch.optim.Optimizer] = {}
+        self._optimisers: WeakKeyDictionary[Any, torch.optim.Optimizer] = WeakKeyDictionary()
 
     @property
     def device(self) -> torch.device:
@@ -156,8 +157,8 @@ class Lab:
     def learn(self, elbo: Any, steps: int, end: float = math.inf) -> None:
         """Train what the objective's estimators learn on up to 64 replicates a step, until `end`, and freeze it."""
         learned = list(elbo.estimators.parameters())
-        if learned and id(elbo) not in self._optimisers:
-            self._optimisers[id(elbo)] = torch.optim.Adam(learned, lr=LEARN_RATE)
+        if learned and elbo not in self._optimisers:
+            self._optimisers[elbo] = torch.optim.Adam(learned, lr=LEARN_RATE)
         has_state = bool(learned) or any(True for _ in elbo.estimators.buffers())
         elbo.estimators.train()
         for _ in range(steps if has_state else 0):
@@ -165,7 +166,7 @@ class Lab:
                 break
             self.pair.teach(elbo, learned, LEARN_REPLICATES)
             if learned:
-                self._optimisers[id(elbo)].step()
+                self._optimisers[elbo].step()
         elbo.estimators.eval()
 
 

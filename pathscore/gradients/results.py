@@ -18,6 +18,7 @@ class Comparison:
     """The lab's result: `rows`, what they are compared with, and how they were drawn.
 
     refused: estimators that cannot serve the program, with the reason (only when none were named).
+    own: the name of the row that a run trained with, which tables mark.
     """
 
     title: str
@@ -29,6 +30,7 @@ class Comparison:
     elbo: str
     of: str
     refused: dict[str, str]
+    own: str | None = None
 
     def __getitem__(self, name: str) -> Row:
         """The row of that label."""
@@ -39,7 +41,7 @@ class Comparison:
 
         largest: the reference's largest coordinate; `mean` and `quantiles` of a row are of its draws there.
         """
-        own = ("title", "elbo", "of", "replicates", "warmup", "seed")
+        own = ("title", "elbo", "of", "replicates", "warmup", "seed", "own")
         at = self.reference.largest
         return {
             **{name: getattr(self, name) for name in own},
@@ -63,19 +65,21 @@ class Comparison:
         lines = [
             f"{self.replicates:,} gradients each (--elbo {self.elbo}) by {WHAT[self.of]}{frozen}",
             f"reference: {self.reference.source}",
-            f"|z| > {MAX_Z}: biased; detectable bias (power 50 %) in the noisiest coordinate: {worst:.2g}",
+            f"|z| > {MAX_Z}: a bias was found; detectable bias (power 50 %) in the noisiest coordinate: {worst:.2g}",
         ]
-        if self.replicates < ENOUGH:
-            lines[-1] = f"too few replicates to judge a bias: draw at least {ENOUGH:,} (replicates={ENOUGH})"
+        few = [row.name for row in self.rows if row.replicates < ENOUGH]
+        if few:
+            said = f"too few replicates to judge a bias{_of(few, self.rows)}: draw at least {ENOUGH:,} each"
+            lines[2 if len(few) == len(self.rows) else 3 :] = [said]
         if refused := ", ".join(self.refused):
             lines.append(f"not legal here: {refused}")
         return lines
 
     def __str__(self) -> str:
-        return as_text(self.rows, self.notes())
+        return as_text(self.rows, self.notes(), self.own)
 
     def _repr_html_(self) -> str:
-        return as_html(self.rows, self.notes())
+        return as_html(self.rows, self.notes(), self.own)
 
     def to_dataframe(self) -> Any:
         """A pandas DataFrame with a row for each estimator, unrounded; `variance_se` is the ± of `total_variance`."""
@@ -87,6 +91,11 @@ class Comparison:
         from pathscore.gradients.pictures import trade_off
 
         return trade_off(LIGHT, self.as_dict(), ax)
+
+
+def _of(names: list[str], rows: list[Row]) -> str:
+    """Whose replicates are too few, where it is not all of them."""
+    return "" if len(names) == len(rows) else f" of {', '.join(names)}"
 
 
 def variance_ratio(a: Row, b: Row, z: float = 2.576) -> tuple[float, float]:

@@ -34,14 +34,14 @@ def frame(rows: Sequence[Row]) -> Any:
     return table.drop(columns="variance_by_parameter").rename_axis("estimator")
 
 
-def as_text(rows: Sequence[Row], notes: Sequence[str]) -> str:
+def as_text(rows: Sequence[Row], notes: Sequence[str], own: str | None = None) -> str:
     """The table and its notes, for a terminal."""
-    return "\n".join([grid(rows), "", *notes])
+    return "\n".join([grid(rows, own), "", *notes])
 
 
-def as_html(rows: Sequence[Row], notes: Sequence[str]) -> str:
+def as_html(rows: Sequence[Row], notes: Sequence[str], own: str | None = None) -> str:
     """The table and its notes, for a notebook."""
-    header, *body = shown(rows)
+    header, *body = shown(rows, own)
     sides = ["left" if i < TEXT else "right" for i in range(len(header))]
     lines = [
         "".join(f'<{tag} style="text-align:{s}">{html.escape(c)}</{tag}>' for c, s in zip(line, sides, strict=True))

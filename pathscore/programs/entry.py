@@ -51,6 +51,8 @@ class Program:
     kept: (options, width) -> the least number of values that a step keeps in memory for each row of `width` values.
     measures: (model, guide, args, options) -> figures on the held-out data in addition to the bounds. args: the
         arguments of a call.
+    watched: (model, guide, options) -> figures that are followed during training: every line of metrics.jsonl with the
+        learning rate holds them, and watched.png shows them. They are cheap, and draw no random numbers.
     reference: (model, guide, args, options) -> exact figures by name, for example {"log_likelihood": mean in nats}.
     floor: (training args, held-out args, options) -> by name, the mean log-likelihood in nats of the held-out data
         under a model without latent variables: a run below it has learned nothing.
@@ -73,6 +75,7 @@ class Program:
     title: Callable[[Any], str] = lambda options: ""
     kept: Callable[[Any, int], int] = lambda options, width: 2 * width
     measures: Callable[[Any, Any, tuple, Any], Mapping[str, float]] = nothing
+    watched: Callable[[Any, Any, Any], Mapping[str, float]] = nothing
     reference: Callable[[Any, Any, tuple, Any], Mapping[str, float]] = nothing
     floor: Callable[[tuple, tuple, Any], Mapping[str, float]] = nothing
     pictures: Callable[[Any, Any, tuple, Any, Any], Mapping[str, Any]] = nothing

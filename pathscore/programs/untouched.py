@@ -72,8 +72,9 @@ class Writes(TorchDispatchMode):
 
     def __init__(self, found: list[Place]) -> None:
         super().__init__()
-        kept = [t for place in found for value in place.values.values() for t in tensors_in(value)]
-        self._memory = {_memory(t) for t in kept if not (t.requires_grad or isinstance(t, FakeTensor))}
+        inside = [t for place in found for value in place.values.values() for t in tensors_in(value)]
+        # The tensors stay alive, so that no tensor made later has the address of one that the program let go.
+        self._kept = {_memory(t): t for t in inside if not (t.requires_grad or isinstance(t, FakeTensor))}
         self._before: dict[Any, tuple[Tensor, Tensor]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -83,7 +84,7 @@ class Writes(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
     def _note(self, tensor: Tensor) -> None:
-        if _memory(tensor) not in self._memory:
+        if _memory(tensor) not in self._kept:
             return
         key = _memory(tensor), tensor.storage_offset(), tensor.shape, tensor.stride()
         if key not in self._before:

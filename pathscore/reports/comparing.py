@@ -9,6 +9,17 @@ from pathscore.diagnostics import curves
 from pathscore.diagnostics.subject import Picture, Section, Table
 from pathscore.reports.entries import APART, Entry, paired
 
+DRAWS = "bound of one draw"
+"""The measure of programs without data: log p(z) − log q(z) at draws z of each guide."""
+
+RANKED = {
+    False: "The best first, in nats per data point, ± one standard error over the data. All share the variation over "
+    "data, so compare them by the paired differences below, not by these standard errors. log p(x) from importance "
+    "samples is a lower bound; it is tighter for a better guide.",
+    True: "The best first: the bound in nats, a mean over draws of each guide, ± one standard error over the draws.",
+}
+"""The text above the results, for programs with data (False) and without (True)."""
+
 
 def sections(entries: Sequence[Entry], measure: str) -> list[Section]:
     """All sections of the page. measure: what `log_likelihood` is."""
@@ -39,17 +50,20 @@ def results(entries: Sequence[Entry], measure: str) -> Section:
     rows = [(e.label, mean_of(e.log_likelihood), mean_of(e.elbo), *_of_run(e)) for e in ordered]
     header = ["run", measure, "ELBO", "steps", "evaluations per step", "seconds", "steps/s"]
     shown = [i for i, column in enumerate(zip(*rows, strict=True)) if i < 2 or set(column) != {"–"}]
-    tables = [Table([header[i] for i in shown], [[row[i] for i in shown] for row in rows])]
+    tables = [Table([header[i] for i in shown], [[row[i] for i in shown] for row in rows]), *own_figures(ordered)]
     places = [(e.label, str(e.run.path)) for e in ordered if e.run is not None]
     if places:
         tables.append(Table(("run", "directory"), places, "Run directories", folded=True))
     notes = [f"{e.label}: {note}" for e in entries if e.run for note in e.run.notes]
-    intro = (
-        "The best first, in nats per data point, ± one standard error over the data. All share the variation over "
-        "data, so compare them by the paired differences below, not by these standard errors. log p(x) from importance "
-        "samples is a lower bound; it is tighter for a better guide."
-    )
-    return Section("results", "Results", intro, tables=tables, notes=notes)
+    return Section("results", "Results", RANKED[measure == DRAWS], tables=tables, notes=notes)
+
+
+def own_figures(entries: Sequence[Entry]) -> list[Table]:
+    """The figures that the programs of the runs compute, from summary.json; no table where there are none."""
+    found = {e.label: (e.run.summary.get("measures") or {}) if e.run else {} for e in entries}
+    names = list(dict.fromkeys(name for figures in found.values() for name in figures))
+    rows = [(label, *(f"{figures[n]:.4g}" if n in figures else "–" for n in names)) for label, figures in found.items()]
+    return [Table(("run", *names), rows, "Figures of the program on its held-out data, or of its guide.")] * bool(names)
 
 
 def _of_run(e: Entry) -> tuple[str, str, str, str]:
@@ -75,9 +89,10 @@ def differences(entries: Sequence[Entry], measure: str) -> Section:
     header = ("run", f"Δ {measure}", "95 % interval", "", "Δ ELBO", "95 % interval", "")
     if all(e.elbo is None for e in entries):
         header, rows = header[:4], [row[:4] for row in rows]
+    each, source = ("draw", "draws") if measure == DRAWS else ("data point", "data")
     intro = (
-        f"Paired differences to the best, {best.label}: nats per data point, ± one standard error over the same data "
-        f"points. A difference is significant beyond {APART:g} standard errors. This is the uncertainty from the data "
+        f"Paired differences to the best, {best.label}: nats per {each}, ± one standard error over the same {each}s. "
+        f"A difference is significant beyond {APART:g} standard errors. This is the uncertainty from the {source} "
         "only: one seed for each setting does not show the variation over seeds."
     )
     tables = [Table(header, rows)] + ([_matrix(entries, measure)] if len(entries) > 2 else [])
@@ -100,7 +115,7 @@ def _difference(a: np.ndarray | None, b: np.ndarray | None) -> tuple[str, str, s
 
 def _matrix(entries: Sequence[Entry], measure: str) -> Table:
     rows = [[a.label, *("" if a is b else _short(a, b) for b in entries)] for a in entries]
-    caption = f"Δ {measure} of every pair ± one standard error, nats per data point."
+    caption = f"Δ {measure} of every pair ± one standard error, in nats."
     return Table(["row − column", *(e.label for e in entries)], rows, caption)
 
 

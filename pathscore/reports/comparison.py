@@ -50,7 +50,18 @@ class Compared(Report):
         """A LaTeX table (booktabs): means ± standard errors, differences to the best with 95 % intervals."""
         import pandas
 
-        rows = [
+        frame = pandas.DataFrame(self._lines())
+        text = frame.to_latex(index=False, escape=True, column_format="lrrrr")
+        return text.replace("±", r"$\pm$").replace("Δ", r"$\Delta$").replace("≥", r"$\geq$")
+
+    def __str__(self) -> str:
+        import pandas
+
+        return pandas.DataFrame(self._lines()).to_string(index=False)
+
+    def _lines(self) -> list[dict[str, str]]:
+        """The table in words: column → cell, a line for each thing compared."""
+        return [
             {
                 "": row["label"],
                 self.measure: f"{row['log_likelihood']:.2f} ± {row['log_likelihood_se']:.2f}",
@@ -60,8 +71,6 @@ class Compared(Report):
             }
             for row in comparing.records(self.entries)
         ]
-        text = pandas.DataFrame(rows).to_latex(index=False, escape=True, column_format="lrrrr")
-        return text.replace("±", r"$\pm$").replace("Δ", r"$\Delta$").replace("≥", r"$\geq$")
 
     def write(self, folder: Path) -> "Compared":
         """Write the page, the numbers as JSON and CSV, and the LaTeX table into a folder; returns self with `path`."""
@@ -156,12 +165,15 @@ def _same_length(entries: Sequence[Entry]) -> None:
 
 def _compared(entries: Sequence[Entry], runs: Mapping[Any, Run], samples: int) -> Compared:
     local = all(run.job.local for run in runs.values())
+    alone = bool(runs) and not any(run.job.held_out for run in runs.values())
     measure = f"log p(x), K = {samples}" if runs and local else "log predictive density" if runs else "log p(x)"
+    measure = comparing.DRAWS if alone else measure
     size = len(entries[0].log_likelihood)
     title = (
         f"{len(entries)} runs on {next(iter(runs.values())).job.dataset.name}" if runs else f"{len(entries)} results"
     )
     subtitle = f"{size} data points" + (f", log p(x) of runs by {samples} importance samples each." if runs else ".")
+    subtitle = f"{size} draws of each guide" if alone else subtitle
     sections = tuple(comparing.sections(entries, measure))
     return Compared(sections, title, subtitle, "", entries=tuple(entries), measure=measure)
 
@@ -170,7 +182,7 @@ def _same_data(runs: Sequence[Run]) -> Arguments:
     """The held-out data of the runs, which must be identical."""
     first = runs[0].job.held_out
     if not first:
-        raise UsageError(f"{runs[0].path} has no held-out data: compare runs that have the same held-out data")
+        _same_program(runs)
     for run in runs[1:]:
         if not _alike(first, run.job.held_out):
             raise UsageError(
@@ -178,6 +190,17 @@ def _same_data(runs: Sequence[Run]) -> Arguments:
                 "runs with the same data set and --binarize"
             )
     return first
+
+
+def _same_program(runs: Sequence[Run]) -> None:
+    """Raise UsageError unless runs without held-out data have the same program: their bounds are of one quantity."""
+    first = runs[0]
+    for run in runs[1:]:
+        if run.config.model != first.config.model or run.config.options != first.config.options:
+            raise UsageError(
+                f"{first.path} has no held-out data, and {run.path} has another program or other options of it: "
+                "compare runs of the same program, or runs that have the same held-out data"
+            )
 
 
 def _alike(a: Arguments, b: Arguments) -> bool:
@@ -199,6 +222,8 @@ def _evaluated(label: str, run: Run, args: Arguments, samples: int) -> Entry:
                 job.model, job.guide, args, num_particles=samples, seed=1, progress=False
             )
             elbo = evaluation.elbo(job.model, job.guide, args, samples=50, seed=2).elbo
+        elif not args:
+            bound = elbo = evaluation.whole_bound(job.model, job.guide, job.training, seed=1)
         else:  # with a latent variable that all data points share there is no bound for a single one
             bound = elbo = evaluation.predictive_density(job.model, job.guide, args, seed=1)
     return Entry(label, run, bound.cpu().double().numpy(), elbo.cpu().double().numpy())

@@ -49,7 +49,8 @@ class Entry:
             return None
         rows = read_rows(self.run.path / TABLE)
         each = rows[0].get("evaluations") if rows else None  # the run's own estimator comes first
-        return float(self.run.config.batch_size or 1) * float(each or self.run.config.particles or 1)
+        points = (self.run.config.batch_size or 1) if self.run.config.program.takes else 1
+        return float(points) * float(each or self.run.config.particles or 1)
 
 
 def labels(configs: Sequence[Any], names: Sequence[str]) -> list[str]:

@@ -37,7 +37,8 @@ def section(path: Path) -> Section:
         hint = f"Not measured yet: run `pathscore gradients {path}` and then `pathscore diagnose {path}` again."
         return Section("gradients", "How the gradient got through the sampling step", hint)
     columns = [c for c in COLUMNS if any(row.get(c[0]) is not None for row in rows)]
-    body = [[_cell(row.get(key), form) for key, _, form in columns] for row in map(_judgeable, rows)]
+    lines = [_shown(row, found.get("own")) for row in rows]
+    body = [[_cell(row.get(key), form) for key, _, form in columns] for row in lines]
     return Section(
         "gradients",
         "How the gradient got through the sampling step",
@@ -47,8 +48,10 @@ def section(path: Path) -> Section:
     )
 
 
-def _judgeable(row: dict) -> dict:
-    """The row, without a test of bias where too few gradients were drawn for one."""
+def _shown(row: dict, own: str | None) -> dict:
+    """The row, marked if it is the run's own, and without a test of bias where too few gradients were drawn for one."""
+    name = row.get("name")
+    row = {**row, "name": f"{name} (this run)"} if name is not None and name == own else row
     few = row.get("replicates", ENOUGH) < ENOUGH
     return {**row, "max_abs_z": "too few replicates"} if few else row
 

@@ -14,7 +14,7 @@ import torch
 from pyro.infer import ELBO
 
 from pathscore.compiling.compiled_elbo import compiled
-from pathscore.config import COMMON, PYROS, SMALL_WIDTH, Config, by_pattern, completed
+from pathscore.config import COMMON, LR, PYROS, SMALL_WIDTH, Config, by_pattern, completed
 from pathscore.data import DATASETS, NOTHING, Arguments, Dataset, binarize, load_dataset, load_file, refuse_other
 from pathscore.elbos import ELBOS, KLWeight, kl_weighted, make_elbo
 from pathscore.elbos.site import SiteELBO
@@ -25,6 +25,7 @@ from pathscore.programs.entry import Program
 from pathscore.programs.lookup import absolute
 from pathscore.runs.legality import declared, found, refuse, summed_states, weighted
 from pathscore.runs.memory import refuse_too_big
+from pathscore.runs.plates import refuse_plates
 from pathscore.svi import SVI
 from pathscore.svi.optimiser import OptimizerSpec
 
@@ -94,7 +95,7 @@ def assemble(config: Config) -> Assembly:
     per_epoch = max(1, -(-len(dataset.x) // (config.batch_size or 1)))
     steps = config.steps or (config.epochs or 0) * per_epoch
     batch = binarized(tuple(tensor[:4] for tensor in dataset.arguments(program.takes)), config.binarize or "none")
-    depth = 1 if layers is not None else met(config, model, guide, batch)
+    depth = 1 if layers is not None else met(config, model, guide, batch, len(dataset.x))
     elbo = compiled(objective(config, depth), config.compile, steps, device)
     weight = KLWeight(config.kl_weight, round(config.kl_warmup * per_epoch))
     pair = (kl_weighted(model, weight), kl_weighted(guide, weight)) if weighted(config) else (model, guide)
@@ -172,11 +173,13 @@ def refuse_idle(config: Config) -> None:
             raise UsageError(f"{COMMON[name].flag} has no effect under --elbo {config.elbo}: it belongs to {users}")
 
 
-def met(config: Config, model: Callable, guide: Callable, batch: Arguments) -> int:
-    """Run a program without declared layers once, check the objective against its sites, and count nested plates."""
+def met(config: Config, model: Callable, guide: Callable, batch: Arguments, points: int) -> int:
+    """Run a program without declared layers, check objective and plates against its sites, and count nested plates."""
     scratch = SVI(model, guide, publish=False)  # a parameter store that is discarded
     with scratch.scope():
         refuse(config, found(model, guide, batch))
+        whole, size = config.program.whole, config.batch_size or 1
+        refuse_plates(model, guide, batch, points=points, whole=whole, batch_size=size)
         return max(1, trial(model, guide, batch, {})[1])
 
 
@@ -184,7 +187,7 @@ def optimizer(config: Config, steps: int, per_epoch: int) -> OptimizerSpec:
     """The optimiser of a configuration, for a run of `steps` steps with `per_epoch` steps per epoch."""
     return OptimizerSpec(
         name=config.optimizer,
-        lr=config.lr,
+        lr=config.lr or LR,
         betas=(config.betas[0], config.betas[1]),
         eps=config.eps,
         weight_decay=config.weight_decay,

@@ -179,8 +179,15 @@ def fitted_run(job: Assembly, directory: Path, call: Call) -> Fitted:
             kl_weight=job.kl_weight,
             config=vars(config),
             resume=call.resume is not None and checkpoint.exists(directory),
+            watch=lambda: watched(job),
             probe=Tracker(job, config.track_variance, job.held_out) if config.track_variance else None,
         )
     if fitted.note:
         call.say(fitted.note)
     return fitted
+
+
+def watched(job: Assembly) -> dict[str, float]:
+    """The figures of the program that are followed during training, at the present parameters."""
+    with job.svi.scope():
+        return dict(job.program.watched(job.model, job.guide, job.config.options))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -53,11 +54,13 @@ def measure_job(job: Any, args: Arguments, estimators: Specs = None, **settings:
     the ELBO with Rao–Blackwellisation by plate.
     """
     svi = job.svi
-    count = f": {len(args[0])} held-out data points" if args else ""
+    count = f": {len(args[0])} {'held-out' if job.local else 'training'} data points" if args else ""
     title = f"{job.dataset.name}, {job.program.title(job.config.options) or place_name(job.config.model)}{count}"
     settings = {**settings_of(job), **settings}
     with svi.scope(), evaluating(svi):
-        return measure(svi.model, svi.guide, *args, estimators=estimators, title=title, **settings)
+        own = by_site(used(job, Pair(svi.model, svi.guide, args))) if ELBOS[job.config.elbo].credit else None
+        found = measure(svi.model, svi.guide, *args, estimators=estimators, title=title, **settings)
+    return replace(found, own=own)
 
 
 def settings_of(job: Any) -> dict[str, Any]:
@@ -93,11 +96,8 @@ def automatic(job: Any, pair: Pair) -> dict[str, str]:
     return {}
 
 
-def short(job: Any, args: Arguments, seed: int = 0) -> tuple[Comparison, str | None]:
-    """The table of a training run in a few seconds: the estimators of the run, the usual ones, and those of `auto`.
-
-    With it, the name of the run's own row: None where the objective takes no estimator.
-    """
+def short(job: Any, args: Arguments, seed: int = 0) -> Comparison:
+    """The table of a training run in a few seconds: the estimators of the run, the usual ones, and those of `auto`."""
     args = tuple(tensor[:DATA] for tensor in args) if job.local else args
     with job.svi.scope():
         pair = Pair(job.svi.model, job.svi.guide, args)
@@ -106,11 +106,10 @@ def short(job: Any, args: Arguments, seed: int = 0) -> tuple[Comparison, str | N
     found = {by_site(ours): ours, **{name: name for name in SHORT}, by_site(auto): auto}
     replicates = max(100, min(1000, SHORT_VALUES // values))
     named = {label: spec for label, spec in found.items() if spec}
-    comparison = measure_job(job, args, named, replicates=replicates, warmup=50, seed=seed, skip_illegal=True)
-    return comparison, by_site(ours) if ours else None
+    return measure_job(job, args, named, replicates=replicates, warmup=50, seed=seed, skip_illegal=True)
 
 
-def gain(rows: Sequence[Row], own: str) -> str:
+def gain(rows: Sequence[Row], own: str | None) -> str:
     """The estimator with the least variance × time among the unbiased ones whose variance is significantly lower.
 
     Empty where there is none: one line otherwise, with the flag that chooses it. Significance is at 0.1 % a comparison.
@@ -149,7 +148,7 @@ def finish(job: Any, args: Arguments, directory: Path) -> str:
     Raises: RunDirError when a file cannot be written.
     """
     try:
-        comparison, own = short(job, args, job.config.seed)
+        comparison = short(job, args, job.config.seed)
     except UsageError as error:
         return f"no table of gradients: {error}"
     rundir.write_text(directory / JSON, comparison.to_json())
@@ -159,8 +158,8 @@ def finish(job: Any, args: Arguments, directory: Path) -> str:
     lines = [
         f"how the gradient got through the sampling step ({comparison.replicates:,} draws each, --elbo "
         f"{comparison.elbo})",
-        grid(comparison.rows, own),
+        grid(comparison.rows, comparison.own),
         f"reference: {comparison.reference.source}; all estimators: pathscore gradients {directory}",
-        gain(comparison.rows, own) if own else "",
+        gain(comparison.rows, comparison.own),
     ]
     return "\n".join(filter(None, lines))

@@ -6,15 +6,16 @@ Each picture is a function from data to a matplotlib Figure (no pyplot, no globa
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from pyro import poutine
 
-from pathscore.diagnostics.curves import training_plot
+from pathscore.diagnostics.curves import training_plot, watched
 from pathscore.diagnostics.palette import LIGHT, figure_of, panels, png
 from pathscore.diagnostics.plots import image_grid
 from pathscore.errors import UsageError
@@ -41,6 +42,15 @@ def training_curve(metrics: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
+def watched_curves(lines: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """One panel for each figure that was followed during training, against steps."""
+    figure, axes = panels(LIGHT, 1, len(lines), (4.0 * len(lines), 3.0))
+    for ax, (name, (steps, values)) in zip(axes, lines.items(), strict=True):
+        ax.plot(steps, values, color=LIGHT.main)
+        ax.set(xlabel="step", ylabel=name)
+    return figure
+
+
 def reconstructions(x: torch.Tensor, means: torch.Tensor, shape: Sequence[int]) -> Figure:
     """Originals x (K, X) in the upper row of each pair, and reconstructions E[x | z] (K, X) in the lower row."""
     if len(shape) != 3:
@@ -59,15 +69,17 @@ def prior_samples(means: torch.Tensor, shape: Sequence[int]) -> Figure:
 
 
 def save_pictures(run_dir: str | Path, job: Any, args: tuple) -> list[Path]:
-    """Draw and save training.png and the pictures of the run's program; returns their paths.
+    """Draw and save training.png, watched.png where figures were followed, and the program's pictures; returns paths.
 
     job: an `Assembly`. args: the held-out data. Call it inside the run's parameter store, `with svi.scope()`. Draws
     come from a random stream of their own. Raises RunDirError when a file cannot be written.
     """
     run_dir = Path(run_dir)
     with isolated(args or (torch.zeros(1, device=job.svi.device()),), job.config.seed):
+        metrics = read_metrics(run_dir / "metrics.jsonl")
         figures = {
-            "training": training_curve(read_metrics(run_dir / "metrics.jsonl")),
+            "training": training_curve(metrics),
+            **({"watched": watched_curves(lines)} if (lines := watched(metrics)) else {}),
             **job.program.pictures(job.model, job.guide, args, job.dataset, job.config.options),
         }
     return [_save(figure, run_dir / f"{name}.png") for name, figure in figures.items()]

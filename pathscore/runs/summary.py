@@ -107,11 +107,21 @@ def with_title(job: Assembly) -> str:
     return f" with {title}" if title else ""
 
 
+def _beside(summary: dict[str, Any], floor: float) -> str:
+    """How far a run is above a model without latent variables."""
+    bound = summary.get("test_elbo")
+    return "" if bound is None else f" without latents: the ELBO is {abs(bound - floor):.2f} {_word(bound - floor)}"
+
+
+def _word(gain: float) -> str:
+    return "better" if gain > 0 else "worse"
+
+
 def closing(job: Assembly, summary: dict[str, Any], directory: Path) -> str:
     """The printed table of results and paths."""
     rows = {
         **{label.format_map(summary): text for label, show in RESULTS.items() if (text := show(summary))},
-        **{name: f"{value:.2f} nats" for name, value in summary["floor"].items()},
+        **{name: f"{value:.2f} nats{_beside(summary, value)}" for name, value in summary["floor"].items()},
         **{name: f"{value:.4g}" for name, value in summary["measures"].items()},
         **{f"exact {name.replace('_', ' ')}": f"{value:.2f} nats" for name, value in summary["exact"].items()},
         "training": f"{summary['steps']} steps in {summary['train_seconds']:.1f} s, "

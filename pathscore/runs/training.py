@@ -8,7 +8,7 @@ Metrics, validation and checkpoints do not change the result.
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ def fit(
     config: dict[str, Any] | None = None,
     resume: bool = False,
     probe: Callable[[], dict[str, Any]] | None = None,
+    watch: Callable[[], Mapping[str, float]] | None = None,
 ) -> Fitted:
     """Train `svi` on the rows of x (N, X), validating after each epoch on x_valid if given.
 
@@ -57,12 +58,13 @@ def fit(
     resume: continue from the checkpoint in `run_dir`.
     probe: called after each epoch; its result is added to that line of the metrics. It must not change the random
         streams or the run's parameters.
+    watch: figures by name for the lines of metrics that are written as training goes, under the same conditions.
 
     Raises: NumericsError for a loss or gradient that is not finite; RunDirError for a run directory that cannot be
     read, written or resumed; Interrupted after SIGINT or SIGTERM, once the state has been saved.
     """
     loop = Loop(svi, x, training, run_dir, kl_weight or KLWeight(), config or {})
-    loop.probe = probe
+    loop.probe, loop.watch = probe, watch
     if x_valid is not None:
         first, *others = as_arguments(x_valid)
         mode = "static" if training.binarize == "dynamic" else training.binarize
@@ -111,6 +113,7 @@ class Loop:
         self.device = data[0].device if data else svi.device()
         self.x_valid: Arguments | None = None
         self.probe: Callable[[], dict[str, Any]] | None = None
+        self.watch: Callable[[], Mapping[str, float]] | None = None
         self.at = Position()
         self.note: str | None = None
         self.resumed_from = 0
@@ -182,8 +185,9 @@ class Loop:
 
     def _log(self) -> None:
         self._show()
-        at = self.at
+        at, watched = self.at, dict(self.watch()) if self.watch else {}
         self._write(
+            **({"watched": watched} if watched else {}),
             gradient_norm=self.svi.gradient_norm,
             gradient_rms=math.sqrt(at.square / at.norms),
             lr=self.svi.optim.rate() if isinstance(self.svi.optim, JointOptim) else None,

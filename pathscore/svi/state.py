@@ -69,8 +69,15 @@ def differences(parameters: Parameters, state: dict[str, Any]) -> list[str]:
     if not any(name in state["params"] or name in loose for name in missing):
         # A parameter outside the modules exists once the program has asked for it, maybe later in training.
         extra = [name for name in extra if name not in state["params"]]
+    extra = [name for name in extra if not _of_a_later_site(name, parameters)]
     lost = [f"{plain_name(name)} is not in it" for name in missing]
     return [*shapes, *lost, *(f"{plain_name(name)} is not in the program" for name in extra)]
+
+
+def _of_a_later_site(name: str, parameters: Parameters) -> bool:
+    """Whether it is what an estimator has learned at a site that has not come yet, when others have."""
+    sites: Any = parameters.modules().get("estimators", ())
+    return name.startswith("estimators.") and len(sites) > 0 and name.split(".")[1] not in sites
 
 
 def _tensors(modules: dict[str, dict[str, Any]]) -> dict[str, Tensor]:

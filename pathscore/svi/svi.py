@@ -26,6 +26,7 @@ from pathscore.machine.foreach import gradient_norm, scale_gradients
 from pathscore.machine.heap import keep_freed_memory
 from pathscore.machine.streams import beside
 from pathscore.programs.recorder import plain_name
+from pathscore.programs.untouched import untouched
 from pathscore.svi.compiled_step import compiled_step
 from pathscore.svi.complaints import explain, of_arguments
 from pathscore.svi.first_step import check, check_match
@@ -113,6 +114,8 @@ class SVI(pyro.infer.SVI):
         `per_datum`.
         """
         if self.compiled is not None and not self._first:
+            if self.compiled.awaits(self.model, self.guide, args, kwargs):
+                self._rehearse_untouched(args, kwargs)
             found = compiled_step(self._own, self.compiled, self.optim, args, kwargs, self._scale(args))
             if found is not None:
                 loss, self.gradient_norm = found
@@ -164,7 +167,8 @@ class SVI(pyro.infer.SVI):
         Raises: UsageError under a foreign `PyroOptim`, whose state is kept per tensor.
         """
         self._own.reclaim()
-        return {"steps": self.steps, **state_of(self._own, self.optim)}
+        graphs = {"graphs": self.compiled.met()} if self.compiled is not None else {}
+        return {"steps": self.steps, **graphs, **state_of(self._own, self.optim)}
 
     def load_state_dict(self, state: dict[str, Any], *args) -> None:
         """Continue from `state_dict`; nothing is changed when it does not fit.
@@ -175,8 +179,10 @@ class SVI(pyro.infer.SVI):
         Raises: UsageError naming what is missing, unexpected or of another shape.
         """
         if args and (self.compiled is not None or not fits(self._own, state)):
-            self._rehearse(args)
+            self._rehearse(args, {})
         restore(self._own, self.optim, state)
+        if self.compiled is not None:
+            self.compiled.expected = set(state.get("graphs", ()))
         self.resume(int(state["steps"]), args)
         if self.publish:
             self._own.publish()
@@ -189,11 +195,21 @@ class SVI(pyro.infer.SVI):
             self.begin(args, {})
             self._first = False
 
-    def _rehearse(self, args: tuple) -> None:
+    def _rehearse_untouched(self, args: tuple, kwargs: dict) -> None:
+        """Make what the programs and the objective make in such a call; all that they keep stays as it is."""
+        learned = getattr(self.elbo, "estimators", None)
+        before = {name: value.clone() for name, value in learned.state_dict().items()} if learned is not None else {}
+        with untouched(self.model, self.guide):
+            self._rehearse(args, kwargs)
+        if learned is not None:
+            learned.load_state_dict(before)
+        self.begin(args, kwargs)
+
+    def _rehearse(self, args: tuple, kwargs: dict) -> None:
         """One pass of the programs, which makes their parameters; no optimiser step, and the random stream stays."""
         try:
             with self.scope(), beside(self.device()), pyro.validation_enabled(False):
-                self.loss_and_grads(self.model, self.guide, *args)
+                self.loss_and_grads(self.model, self.guide, *args, **kwargs)
                 self.adopt()
         finally:
             self._own.drop_gradients()
@@ -307,8 +323,8 @@ def without_match_warnings() -> Iterator[None]:
 
 def _numbers(loss: Any) -> Any:
     if isinstance(loss, tuple):
-        return type(loss)(float(part) for part in loss)
-    return float(loss)
+        return type(loss)(_numbers(part) for part in loss)
+    return float(loss.detach() if isinstance(loss, Tensor) else loss)
 
 
 def name_of(program: Any) -> str:

@@ -6,6 +6,8 @@ import pytest
 
 import guides
 import models
+from models.bandit import REWARDS
+from models.gridworld import MAPS
 from pathscore.command import cli
 from pathscore.command import tables as matrix
 from pathscore.compiling.compiled_elbo import WHEN
@@ -53,6 +55,11 @@ def test_the_command_line_offers_exactly_what_the_tables_hold():
     assert {kind: tuple(table) for kind, table in TABLES.items()} == CHOICES
     options = options_of(models.MODELS["vae"].load().options)
     assert {name: tuple(table) for name, table in VAE.items()} == {n: o.words for n, o in options.items() if o.words}
+
+
+@pytest.mark.parametrize(("model", "option", "table"), [("bandit", "rewards", REWARDS), ("gridworld", "map", MAPS)])
+def test_the_choices_of_a_program_are_those_of_its_table(model, option, table):
+    assert tuple(table) == options_of(models.MODELS[model].load().options)[option].words
 
 
 def test_what_a_data_set_is_said_to_hold_is_what_it_holds():

@@ -1,5 +1,7 @@
 """Programs whose sites depend on the call: a graph for each structure, up to a limit, the same losses as eagerly."""
 
+import copy
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -121,3 +123,35 @@ def test_rows_that_keep_draws_are_those_of_the_eager_steps(elbo, name):
         torch.manual_seed(1)
         found.append([svi.step(X) for _ in range(5)])
     assert objective.built and found[1] == pytest.approx(found[0], rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:--estimator. 'y' matches y alone")
+@pytest.mark.parametrize("spec", ["auto", {"y": "score-avg", "z": "pathwise"}, {"y": "nvil", "z": "pathwise"}])
+@pytest.mark.parametrize("after", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_run_that_continues_is_the_undisturbed_one_bit_for_bit(compiled, after, spec):
+    """Interrupted before, between and after the calls that make parts and graphs of each structure."""
+
+    def run():
+        elbo = make_elbo("tracegraph" if after % 2 else "trace", spec)
+        objective = CompiledELBO(elbo, builder=interpreted) if compiled else elbo
+        return SVI(*labelled(), OptimizerSpec("adam", lr=0.01), objective)
+
+    def rest(svi, calls):
+        losses = [svi.step(*call) for call in calls]
+        return losses, {name: value.detach().clone() for name, value in svi.parameters().items()}
+
+    calls = [(X, Y), (X,), (X, Y), (X,), (X,), (X, Y), (X[:4],), (X,)]
+    first = run()
+    torch.manual_seed(1)
+    for call in calls[:after]:
+        first.step(*call)
+    state, stream = copy.deepcopy(first.state_dict()), torch.get_rng_state()
+    expected = rest(first, calls[after:])
+    second = run()
+    second.load_state_dict(state, X, Y)
+    torch.set_rng_state(stream)
+    found = rest(second, calls[after:])
+    assert found[0] == expected[0]
+    assert found[1].keys() == expected[1].keys()
+    assert all(torch.equal(found[1][name], value) for name, value in expected[1].items())

@@ -36,7 +36,7 @@ def values(item):
     return st.none() | legal if item.optional else legal
 
 
-CONFIGS = st.fixed_dictionaries({}, optional={n: values(o) for n, o in OPTIONS.items() if n != "epochs"})
+CONFIGS = st.fixed_dictionaries({}, optional={n: values(o) for n, o in OPTIONS.items() if n not in ("epochs", "model")})
 
 
 @settings(max_examples=200, deadline=None)
@@ -62,7 +62,7 @@ def test_every_value_survives_the_command_line(chosen):
         ({"latnt": "normal"}, "preset: unknown key 'latnt': did you mean 'latent'?"),
         ({"latent": "bernouli"}, "unknown latent 'bernouli': did you mean 'bernoulli'?"),
         ({"lr": "fast"}, "preset: lr must be a number, got 'fast'"),
-        ({"lr": None}, "preset: lr must be a number, got null"),
+        ({"eps": None}, "preset: eps must be a number, got null"),
         ({"lr": math.nan}, "--lr must be positive and finite, got nan"),
         ({"lr": True}, "preset: lr must be a number, got True"),
         ({"layers": []}, "preset: layers must be whole numbers, as in 200,200, got []"),
@@ -109,6 +109,8 @@ def test_auto_is_settled_by_the_data_and_what_was_given_stays():
     assert Config(steps=5).settled(64, {}).epochs is None
     assert Config().settled(64, {"steps": 9}).steps == 9 and Config().settled(64, {"steps": 9}).epochs is None
     assert Config(epochs=2).settled(64, {"steps": 9}).steps is None
+    rates = [Config(lr=lr).settled(64, {"lr": 0.5}).lr for lr in (None, 0.2)]
+    assert (small.lr, *rates) == (1e-3, 0.5, 0.2)
     automatic = {name for name, item in OPTIONS.items() if item.none == "auto"}
     unsettled = {name for name in automatic if getattr(small, name) is None}
     assert unsettled == {"threads", "particles"}  # these wait for the machine and the objective

@@ -9,7 +9,7 @@ import pytest
 from pathscore.data import DATASETS, DataError, load_dataset, network
 from pathscore.data.vision import vision
 
-OFFLINE = "choose one that works offline: --dataset digits, or --data FILE.npz"
+OFFLINE = "choose one that works offline: --dataset digits, breast-cancer, or --data FILE.npz"
 
 
 def quickest(refused, kind: type[Exception], tries: int = 5) -> tuple[str, float]:

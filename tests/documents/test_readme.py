@@ -65,12 +65,16 @@ def test_the_two_commands_do_all_set_up():
     assert tests.startswith(set_up) and tests.endswith("-m pytest")
 
 
-def test_the_notebook_example_trains():
-    (example,) = blocks("python")
+def test_the_examples_train_and_measure(capsys):
+    example, own = blocks("python")
     names: dict = {}
     exec(compile(example, "README.md", "exec"), names)
     losses = names["losses"]
     assert sum(losses[-20:]) < sum(losses[:20])
+    exec(compile(own, "README.md", "exec"), names)
+    table = capsys.readouterr().out
+    (line,) = [line for line in table.splitlines() if line.startswith("centred")]
+    assert float(line.split()[1]) > 50  # the bias that the page names: 1/K of the gradient
 
 
 def test_links_lead_to_files_of_the_repository():

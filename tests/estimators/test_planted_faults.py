@@ -1,4 +1,4 @@
-"""Twenty-three planted faults, each of which the proof must catch: the mistakes that estimators are written with.
+"""Twenty-eight planted faults, each of which the proof must catch: the mistakes that estimators are written with.
 
 A fault is a subclass of a right estimator, or of the engine, that is wrong in one place.  "Caught" means that the test
 of proof_statistics.py (N = 40 000) fails; beside each, the right version passes in test_proof.py.
@@ -27,7 +27,10 @@ from pathscore.estimators import (
     Pathwise,
     Score,
     StickingTheLanding,
+    SumAndSample,
+    UnorderedSet,
     antithetic,
+    coupling,
     measure_valued,
 )
 from pathscore.estimators.delta import expansion
@@ -174,6 +177,45 @@ class NoMeanOfTheTaylorTerms(DeltaMethod):
         return super().surrogate(site) - self.weight() * expansion(site).mean
 
 
+class MiddlesOfTheStrata(Pathwise):
+    """Each particle in the middle of its slice, in place of anywhere in it."""
+
+    def sample(self, fn):
+        return coupling.draw(fn, lambda u: coupling.stratified(torch.full_like(u, 0.5)), self.particles), None
+
+
+class EqualWeights(UnorderedSet):
+    """1/k for each value of a set, in place of the chance that it was the first."""
+
+    def weights(self, site):
+        return torch.full_like(super().weights(site), 1 / len(site.cost))
+
+
+class BaselineSawTheOrder(UnorderedSet):
+    """Σ_t W(t) f(t) for every s, its own value among them."""
+
+    def baselines(self, site):
+        return (self.weights(site) * site.cost).sum(0)
+
+
+class BaselineSawTheDraw(SumAndSample):
+    """The mean over all k values, r among them, as the baseline."""
+
+    def summed(self, site):
+        return torch.ones_like(super().summed(site))
+
+    def weights(self, site):
+        left = torch.logaddexp(self.log_p(site).detach(), self.others(site))
+        return torch.where(super().summed(site), self.log_p(site).detach(), left).exp()
+
+
+class UnshiftedSobol(Pathwise):
+    """The points of the sequence themselves, the same in every step."""
+
+    def sample(self, fn):
+        return coupling.draw(fn, lambda u: coupling.sobol(torch.zeros_like(u)).expand_as(u), self.particles), None
+
+
 ESTIMATOR_FAULTS = {
     "wrong sign": (WrongSign, "bernoulli", "one"),
     "factor two": (FactorTwo, "bernoulli", "one"),
@@ -192,6 +234,11 @@ ESTIMATOR_FAULTS = {
     "η on one side only": (EtaOnOneSide, "bernoulli", "one"),
     "relaxed rows counted as draws": (CountsRelaxedRows, "bernoulli", "mixed"),
     "control variate without its mean": (NoMeanOfTheTaylorTerms, "normal", "one"),
+    "strata without their uniform": (MiddlesOfTheStrata, "normal", "one"),
+    "values of a set weighted alike": (lambda: EqualWeights(k=2), "categorical", "one"),
+    "baseline of a set with its own value": (lambda: BaselineSawTheOrder(k=2), "categorical", "one"),
+    "baseline that saw the sampled class": (lambda: BaselineSawTheDraw(k=2), "categorical", "one"),
+    "Sobol's points not shifted": (UnshiftedSobol, "normal", "one"),
     "scale applied twice": (ScaledScore, "bernoulli", "subsampled"),
 }
 

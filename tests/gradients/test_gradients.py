@@ -237,6 +237,18 @@ def test_learned_parts_are_trained_and_then_frozen():
     assert frozen != 0 and torch.equal(frozen, average.estimators.state_dict()["z.baselines.0.mean"])
 
 
+def test_every_objective_of_a_lab_learns():
+    """Objectives made and let go, one after another: a new one may have the address of an old one."""
+    toy = make_toy("bernoulli", 4)
+    lab = Lab(toy.model, toy.guide)
+    for _ in range(20):
+        elbo = lab.objective("relax")
+        before = {k: v.clone() for k, v in elbo.estimators.state_dict().items()}
+        lab.learn(elbo, 1)
+        assert any(not torch.equal(before[k], v) for k, v in elbo.estimators.state_dict().items())
+        del elbo
+
+
 def test_measuring_leaves_no_trace():
     model, guide, args = two_layers()
     pyro.param("mine", torch.tensor(1.0))

@@ -181,6 +181,7 @@ def test_a_comparison_is_a_table_with_intervals(made, tmp_path):
     assert read.difference.tolist() == pytest.approx(table.difference.tolist())
     latex = (tmp_path / "comparison.tex").read_text()
     assert "\\toprule" in latex and f"{row.low:+.3f} to {row.high:+.3f}" in latex
+    assert "difference to the best" in str(found) and f"{row.low:+.3f} to {row.high:+.3f}" in str(found)
     page = found.path.read_text()
     assert f"{row.low:+.3f} … {row.high:+.3f}" in page and str(made[0]) in page
 

@@ -12,6 +12,7 @@ from pathscore.elbos import ELBOS
 from pathscore.elbos.plan import key_of
 from pathscore.errors import UsageError
 from pathscore.gradients.records import Row
+from pathscore.reports.gradients import section
 from pathscore.runs import checkpoint, job, rundir
 from pathscore.runs.assembly import assemble, named_estimators, settle
 from pathscore.runs.measuring import flag, gain
@@ -100,6 +101,8 @@ def test_the_table_of_a_run_marks_its_own_row_and_says_what_another_gains(tmp_pa
     said = capsys.readouterr().out
     assert "estimator auto" in said and "disarm (this run)" in said and "of score" not in said
     assert "disarm (auto)" in said
+    (table,) = section(tmp_path / "b").tables
+    assert [line[0] for line in table.rows if "this run" in line[0]] == ["disarm (this run)"]
 
 
 def row(name: str, variance: float, time: float = 1.0, error: float = 0.01, unbiased: bool = True) -> Row:

@@ -175,6 +175,26 @@ def test_an_objective_that_is_wrong_for_its_sites_is_refused_with_the_legal_list
     assert "it reparameterises twice, and a discrete site has no path" in error and "legal here: trace" in error
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("UNSCALED", "is not scaled to the 54 data points of the training set: write pyro.plate('data', 54, subsampl"),
+        ("NOT_DECLARED", "site 'w' is in no plate over the data points: if all data points share it, declare Program("),
+        ("SCALED", ""),
+    ],
+)
+def test_a_plate_that_does_not_fit_the_declaration_is_refused_before_the_first_step(name, message, tmp_path, capsys):
+    np.savez(tmp_path / "own.npz", **own_programs.arrays("LINE"))
+    model = f"{FILE.with_name('shared_weights.py')}:{name}"
+    run = ["train", "--model", model, "--data", str(tmp_path / "own.npz"), "--out", str(tmp_path / "run"), *SHORT]
+    assert cli.main([*run, "--batch-size", "20"]) == (2 if message else 0)
+    error = capsys.readouterr().err
+    assert message in error and (not message or error.count("\n") == 1)
+    assert (tmp_path / "run").exists() == (not message)
+    if name == "UNSCALED":
+        assert cli.main([*run, "--batch-size", "54"]) == 0, capsys.readouterr().err
+
+
 def test_flags_of_another_program_are_named(tmp_path, capsys):
     assert cli.main(["train", *words("BUMPS", tmp_path), "--latent", "normal"]) == 2
     assert "--latent is an option of --model vae: leave it out" in capsys.readouterr().err

@@ -99,6 +99,36 @@ def buffers():
     return program.model, program.guide, data()
 
 
+def looped(size=6):
+    """Data points drawn one by one, in a Python loop over a plate."""
+
+    def model(x, y):
+        for i in pyro.plate("d", size):
+            z = pyro.sample(f"z_{i}", dist.Normal(0.0, 1.0))
+            pyro.sample(f"y_{i}", dist.Normal(z, 0.5), obs=y[i])
+
+    def guide(x, y):
+        loc = pyro.param("loc", torch.zeros(size))
+        for i in pyro.plate("d", size):
+            pyro.sample(f"z_{i}", dist.Normal(loc[i], 0.3))
+
+    return model, guide, data()
+
+
+def subsampled_loop():
+    """Pyro's tutorial on large data: a loop over a random part of the data, in the model."""
+
+    def model(x, y):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        for i in pyro.plate("d", len(y), subsample_size=2):
+            pyro.sample(f"y_{i}", dist.Normal(z, 0.5), obs=y[i])
+
+    def guide(x, y):
+        pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(0.0)), 0.3))
+
+    return model, guide, data()
+
+
 PROGRAMS = {
     "bayesian network": bayesian_network,
     "AutoNormal": autoguided(autoguide.AutoNormal),
@@ -114,6 +144,7 @@ PROGRAMS = {
     "spline flow": flow(lambda: T.spline(3)),
     "coupling flow": flow(lambda: T.affine_coupling(3, hidden_dims=[4])),
     "buffers and dropout": buffers,
+    "a loop over a plate": looped,
 }
 
 
@@ -191,4 +222,5 @@ EAGER = {
     "a public attribute": (methods(lambda: Written("other")), "Written.latest"),
     "a list that grows": (methods(Appended), "Appended.history"),
     "a loop that depends on values": (branching, "values of tensors"),
+    "a loop over a subsample": (subsampled_loop, "a loop over a subsample"),
 }

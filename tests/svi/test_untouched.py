@@ -126,6 +126,27 @@ def _forgetful(capture):
     return planted
 
 
+class Cached:
+    """A program that keeps a value of its last run, as Pyro's spline transforms do."""
+
+    def __init__(self):
+        self._cache = torch.zeros(3)
+
+    def __call__(self):
+        self._cache = None
+        self._cache = torch.zeros(3).add_(1.0)
+
+
+def test_a_new_tensor_is_not_taken_for_one_whose_address_it_has():
+    """In one of 100 runs at the least a new tensor would stand where one that was let go had been."""
+    for _ in range(100):
+        program = Cached()
+        with module.putting_back(program) as writes:
+            with writes:
+                program()
+            assert not writes.changed()
+
+
 def test_places_are_found_through_whatever_holds_them():
     """A network in a list in a dictionary that an inner function closes over; an object behind a bound method."""
     net = torch.nn.BatchNorm1d(2)

@@ -132,7 +132,12 @@ def _shared(subject: Subject, site: Site, named: bool) -> Section:
 def _summary_verdict(found: Summaries, site: Site, named: bool) -> Verdict:
     worst, p = found.worst, min(1.0, len(found.observed) * found.p_value[found.worst])
     where = f"{site.name}, {worst}" if named else worst
-    return judge("ppc", found.distance[worst], evidence=p <= SUGGESTIVE, note=f"(largest: {where}; p = {p:.2g})")
+    return judge(
+        "ppc",
+        found.distance[worst],
+        evidence=p <= SUGGESTIVE,
+        note=f"(of the summary '{where}'; p = {p:.2g}, for all summaries together)",
+    )
 
 
 def _summary_table(found: Summaries, name: str) -> Table:
