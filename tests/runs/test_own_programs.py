@@ -63,7 +63,7 @@ def test_gradients_and_diagnose_serve_it(name, tmp_path, capsys):
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "Traceback" not in page and name in page
     opened = open_run(run)
-    codes = opened.encode(tuple(tensor[:4] for tensor in opened.example), draws=3)
+    codes = opened.encode(tuple(tensor[:4] for tensor in opened.example), to="torch", draws=3)
     assert codes and all(value.isfinite().all() for value in codes.values())
     with pytest.raises(UsageError, match="names no networks"):
         opened.export(tmp_path)
