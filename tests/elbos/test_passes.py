@@ -104,7 +104,7 @@ CASES = [
 ]
 
 
-COMPARING = ("stl", "rloo", "vargrad")
+COMPARING = ("stl", "rloo", "group-mean", "grpo")
 """Estimators that importance weights refuse."""
 
 

@@ -89,7 +89,7 @@ SERVED = {
     "negativebinomial": {"measure-valued"},
     "poisson": {"measure-valued"},
 }
-ANYWHERE = {"auto", "score", "score-avg", "nvil", "rloo"}
+ANYWHERE = {"auto", "score", "score-avg", "nvil", "rloo", "group-mean", "grpo"}
 
 
 def event(law):

@@ -90,7 +90,7 @@ class TestFile:
             def __reduce__(self):
                 return os.system, (f"touch {tmp_path / 'owned'}",)
 
-        (tmp_path / "checkpoint.pt").write_bytes(checkpoint._sealed({"format": 1, "x": Evil()}))
+        (tmp_path / "checkpoint.pt").write_bytes(checkpoint.sealed({"format": 1, "x": Evil()}))
         with pytest.raises(RunDirError, match="holds more than tensors and plain values"):
             checkpoint.load(tmp_path)
         assert not (tmp_path / "owned").exists()
