@@ -112,7 +112,7 @@ MOST = 40
 """Most programs until a fault has to be found; seeds from 0, so that the test does the same at every run."""
 
 FIRST = {uncoupled: 54}
-"""Where the seeds of a fault begin, if programs that show it are rare: one in about 50 draws."""
+"""Where the seeds of a fault begin, if programs that show it are rare: one in about 70 draws."""
 
 
 @pytest.mark.parametrize("fault", FAULTS)
