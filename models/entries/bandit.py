@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pathscore.config import NOT_NEGATIVE, POSITIVE, between, option
-from pathscore.programs.entry import Program
+from pathscore.programs.entry import Program, first_sentence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,6 @@ def pictures(model: Any, guide: Any, args: tuple, data: Any, options: Options) -
 def tables() -> Mapping[str, Mapping[str, str]]:
     """The table that the rewards come from."""
     from models.bandit import REWARDS
-    from models.entries.vae import first_sentence
 
     return {"--rewards": {name: first_sentence(make) for name, make in REWARDS.items()}}
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pathscore.config import between, option
-from pathscore.programs.entry import Program
+from pathscore.programs.entry import Program, first_sentence
 
 BINS = 10
 """Groups of predicted probability, of equal width, in the calibration error."""
@@ -135,7 +135,7 @@ def tables() -> Mapping[str, Mapping[str, str]]:
     """The table that the program's own choice comes from."""
     from guides import COVARIANCES
 
-    return {"--covariance": {name: (kind.__doc__ or "").rstrip(".") for name, kind in COVARIANCES.items()}}
+    return {"--covariance": {name: first_sentence(kind) for name, kind in COVARIANCES.items()}}
 
 
 PROGRAM = Program(

@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 from pathscore.config import SMALL_WIDTH, between, option
-from pathscore.programs.entry import Program
+from pathscore.programs.entry import Program, first_sentence
 
 WIDTH = between(1, 65_536)
 
@@ -162,11 +162,6 @@ def tables() -> Mapping[str, Mapping[str, str]]:
 
     found = {"--latent": LATENTS, "--likelihood": LIKELIHOODS, "--trunk": TRUNKS, "--guide": GUIDES}
     return {flag: {name: first_sentence(cls) for name, cls in table.items()} for flag, table in found.items()}
-
-
-def first_sentence(cls: Any) -> str:
-    """The first sentence of the docstring of a class or a function, without its full stop."""
-    return " ".join((cls.__doc__ or "").split("\n\n")[0].split()).split(". ")[0].rstrip(".")
 
 
 PROGRAM = Program(

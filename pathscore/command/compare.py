@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from pathscore.command.progress import progress_lines, threads
-from pathscore.command.words import describe, read_words
+from pathscore.command.words import asked
 from pathscore.config.options import FILLED, between, option
 
 USAGE = """usage: pathscore compare RUN_DIR RUN_DIR … [flags]
@@ -29,10 +29,10 @@ class CompareRequest:
 
 def main(words: Sequence[str]) -> int:
     """`pathscore compare RUN_DIR RUN_DIR … [flags]`."""
-    if not words or "-h" in words or "--help" in words:
-        print(USAGE + describe(CompareRequest))
+    given = asked(words, CompareRequest, USAGE, positional=len(words))
+    if given is None:
         return 0
-    request, directories = read_words(words, CompareRequest, positional=len(words))
+    request, directories = given
     from pathscore.reports import compare
 
     progress = progress_lines(request.quiet)

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from pathscore.command.progress import progress_lines, threads
-from pathscore.command.words import describe, read_words
+from pathscore.command.words import asked
 from pathscore.config.options import FILLED, between, option
-from pathscore.errors import UsageError
 
 USAGE = """usage: pathscore diagnose RUN_DIR [flags]
 
@@ -40,13 +39,11 @@ def main(words: Sequence[str]) -> int:
     """`pathscore diagnose RUN_DIR [flags]`."""
     from pathscore.diagnostics import DIAGNOSTICS
 
-    if not words or "-h" in words or "--help" in words:
-        table = "\n".join(f"  {d.name:12} {d.doc}" for d in DIAGNOSTICS.values())
-        print(f"{USAGE}{describe(DiagnoseRequest)}\n\ndiagnostics:\n{table}")
+    table = "\n".join(f"  {d.name:12} {d.doc}" for d in DIAGNOSTICS.values())
+    given = asked(words, DiagnoseRequest, USAGE, below=f"\n\ndiagnostics:\n{table}")
+    if given is None:
         return 0
-    request, directories = read_words(words, DiagnoseRequest, positional=1)
-    if not directories:
-        raise UsageError("diagnose needs a run directory: pathscore diagnose RUN_DIR")
+    request, directories = given
     report(directories[0], request)
     return 0
 

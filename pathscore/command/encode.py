@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pathscore.command.progress import threads
-from pathscore.command.words import describe, read_words
+from pathscore.command.words import asked
 from pathscore.config.options import FILLED, between, option
 from pathscore.errors import UsageError
 
@@ -30,16 +30,17 @@ class EncodeRequest:
 
 def main(words: Sequence[str]) -> int:
     """`pathscore encode RUN_DIR FILE.npz [flags]`."""
-    if not words or "-h" in words or "--help" in words:
-        print(f"{USAGE}{describe(EncodeRequest)}")
+    given = asked(words, EncodeRequest, USAGE, positional=2)
+    if given is None:
         return 0
-    request, places = read_words(words, EncodeRequest, positional=2)
+    request, places = given
     if len(places) != 2:
         raise UsageError("encode needs a run directory and a file: pathscore encode RUN_DIR FILE.npz")
     source = Path(places[1])
     target = Path(request.out) if request.out else source.with_name(f"{source.stem}-codes.npz")
     from pathscore.runs.opening import open_run
-    from pathscore.trained.files import write_arrays, writer_of
+    from pathscore.runs.rundir import write_bytes
+    from pathscore.trained.files import as_bytes, writer_of
 
     writer_of(target)  # before the work
     with threads(request.threads):
@@ -47,7 +48,8 @@ def main(words: Sequence[str]) -> int:
         args = arguments(source, len(run.example))
         rows = (run.binarized(args[0]), *args[1:])
         codes = run.encode(rows, to="numpy", draws=request.draws, seed=request.seed)
-    print(write_arrays(target, codes))
+    write_bytes(target, as_bytes(target, codes))
+    print(target)
     return 0
 
 

@@ -3,9 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
-from pathscore.command.words import describe, read_words
+from pathscore.command.words import asked
 from pathscore.config.options import FILLED, option
-from pathscore.errors import UsageError
 
 USAGE = """usage: pathscore export RUN_DIR [flags]
 
@@ -25,12 +24,10 @@ class ExportRequest:
 
 def main(words: Sequence[str]) -> int:
     """`pathscore export RUN_DIR [flags]`."""
-    if not words or "-h" in words or "--help" in words:
-        print(f"{USAGE}{describe(ExportRequest)}")
+    given = asked(words, ExportRequest, USAGE)
+    if given is None:
         return 0
-    request, places = read_words(words, ExportRequest, positional=1)
-    if not places:
-        raise UsageError("export needs a run directory: pathscore export RUN_DIR")
+    request, places = given
     from pathscore.runs.opening import open_run
 
     for path in open_run(places[0]).export(request.out or places[0]):

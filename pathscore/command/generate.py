@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pathscore.command.progress import threads
-from pathscore.command.words import describe, read_words
+from pathscore.command.words import asked
 from pathscore.config.options import FILLED, between, option
-from pathscore.errors import UsageError
 
 USAGE = """usage: pathscore generate RUN_DIR [flags]
 
@@ -30,18 +29,18 @@ class GenerateRequest:
 
 def main(words: Sequence[str]) -> int:
     """`pathscore generate RUN_DIR [flags]`."""
-    if not words or "-h" in words or "--help" in words:
-        print(f"{USAGE}{describe(GenerateRequest)}")
+    given = asked(words, GenerateRequest, USAGE)
+    if given is None:
         return 0
-    request, places = read_words(words, GenerateRequest, positional=1)
-    if not places:
-        raise UsageError("generate needs a run directory: pathscore generate RUN_DIR")
+    request, places = given
     target = Path(request.out) if request.out else Path(places[0]) / "generated.npz"
     from pathscore.runs.opening import open_run
-    from pathscore.trained.files import write_arrays, writer_of
+    from pathscore.runs.rundir import write_bytes
+    from pathscore.trained.files import as_bytes, writer_of
 
     writer_of(target)  # before the work
     with threads(request.threads):
         found = open_run(places[0]).generate(request.count, mean=request.mean, seed=request.seed)
-    print(write_arrays(target, found if isinstance(found, dict) else {"x": found}))
+    write_bytes(target, as_bytes(target, found if isinstance(found, dict) else {"x": found}))
+    print(target)
     return 0

@@ -39,6 +39,20 @@ def read_words(words: Sequence[str], cls: type[T], positional: int = 0) -> tuple
     return cls(**values), others
 
 
+def asked(
+    words: Sequence[str], cls: type[T], usage: str, positional: int = 1, below: str = ""
+) -> tuple[T, list[str]] | None:
+    """`read_words` of a verb that needs a run directory; None where help was asked for, or nothing, and was printed."""
+    if not words or "-h" in words or "--help" in words:
+        print(usage + describe(cls) + below)
+        return None
+    request, places = read_words(words, cls, positional)
+    if not places:
+        verb = usage.split()[2]
+        raise UsageError(f"{verb} needs a run directory: pathscore {verb} RUN_DIR")
+    return request, places
+
+
 def describe(cls: type) -> str:
     """The flags of a dataclass with their defaults, one per line, for a help text."""
     items = list(options_of(cls).values())

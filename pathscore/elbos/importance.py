@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from pathscore.elbos.averaging import RowWeights
-from pathscore.elbos.plan import Plan, compares_particles, key_of
+from pathscore.elbos.legality import compares_particles
+from pathscore.elbos.plan import Plan, key_of
 from pathscore.elbos.rows import Draw
 from pathscore.elbos.site import SiteELBO
 from pathscore.elbos.terms import Terms, sum_to

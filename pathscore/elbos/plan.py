@@ -22,16 +22,17 @@ from pyro.util import check_model_guide_match, check_site_shape
 from torch import nn
 
 from pathscore.elbos import members
+from pathscore.elbos.analytic import analytic
 from pathscore.elbos.dependence import Depends, TermKey, cut, dependence
+from pathscore.elbos.legality import Refuse, refusal_here, require_apart, require_legal
 from pathscore.errors import UsageError
-from pathscore.estimators import ESTIMATORS, Auto, Estimator, Gumbel, Pathwise, Score, choose, make_estimator, parse
-from pathscore.estimators.families import can_relax, family_name
+from pathscore.estimators import Auto, Estimator, Gumbel, Pathwise, Score, choose, make_estimator, parse
+from pathscore.estimators.families import family_name
 from pathscore.programs.matching import mismatch
 from pathscore.programs.traces import latent_sites, plates_of, sample_sites, traces
 from pathscore.programs.untouched import rehearsal
 
 Spec = dict[str, Estimator]
-Refuse = Callable[[Estimator], str | None]
 
 
 @dataclass(frozen=True)
@@ -206,21 +207,6 @@ def closest(patterns: Iterable[str], name: str) -> str | None:
     return max(found, key=lambda p: (p == name, len(p)), default=None)
 
 
-def legal_names(fn: Any, model_site: Any, particles: int) -> list[str]:
-    """Names of the estimators that can serve a site."""
-    return [n for n, cls in ESTIMATORS.items() if refusal(cls(), fn, model_site, particles) is None]
-
-
-def refusal(estimator: Estimator, fn: Any, model_site: Any, particles: int) -> str | None:
-    """Why an estimator cannot serve a site of this program; None when it can."""
-    reason = estimator.refusal(fn, particles)
-    if reason is None and estimator.relaxed and model_site is not None and not can_relax(model_site["fn"]):
-        return (
-            f"{estimator.name} relaxes values, and the model's {family_name(model_site['fn'])} has no linear extension"
-        )
-    return reason
-
-
 def make_plan(
     model: Callable,
     guide: Callable,
@@ -249,20 +235,20 @@ def make_plan(
     ties = cache(lambda: members.tied(model_trace, guide_trace, lambda: find()[0]))
     cuts = cache(lambda site: cut(model, guide, args, kwargs, guide_trace, site))
     for name, site in latents.items():
-        here = partial(_refusal_here, refuse, ties, cuts, name)
+        here = partial(refusal_here, refuse, ties, cuts, name)
         # `found` holds only estimators, but a ModuleDict types its members as modules.
         estimator, chosen = resolve(site, spec, particles, known, here)  # type: ignore[arg-type]
-        _require_legal(estimator, site, sample_sites(model_trace).get(name), particles, here)
+        require_legal(estimator, site, sample_sites(model_trace).get(name), particles, here)
         met = name in known
         found[key_of(name)], estimator.particles = estimator, particles
         plates = tuple(sorted(f.name for f in plates_of(site)))
         family, rows = family_name(site["fn"]), estimator.rows(site["fn"])
         sites[name] = SitePlan(name, estimator, rows, family, plates, chosen, met)
-    _require_apart(sites)
+    require_apart(sites)
     plan = Plan(particles, nesting, sites)
     if credit == "graph" or kl != "sampled" or plan.slices:
         depends, lost = find()
-        plan.analytic = _analytic(replace(plan, depends=depends), kl, latents, model_trace)
+        plan.analytic = analytic(depends, plan.order, kl, latents, model_trace)
         plan.row_depends = {term: sites_ | lost for term, sites_ in depends.items()}
         plan.depends = plan.row_depends if credit == "graph" else None
         if credit == "graph" and lost:
@@ -271,35 +257,6 @@ def make_plan(
         plan.couplers = members.couplers(guide_trace, lambda: find()[0])
         plan.links = dict(find()[0]) if len({site.plates for site in sites.values()}) > 1 else {}
     return plan
-
-
-def _require_legal(estimator: Estimator, site: dict, model_site: Any, particles: int, here: Refuse) -> None:
-    """Raise UsageError, with the names that are legal, for an estimator that cannot serve a site of this program."""
-    reason = refusal(estimator, site["fn"], model_site, particles) or here(estimator)
-    if reason:
-        legal = [n for n in legal_names(site["fn"], model_site, particles) if here(ESTIMATORS[n]()) is None]
-        others = f"; legal here: {', '.join(legal)}" if legal else ""
-        raise UsageError(f"--estimator: site '{site['name']}': {reason}{others}")
-
-
-def _require_apart(sites: Mapping[str, SitePlan]) -> None:
-    """Raise UsageError where particles that one site couples are baselines of each other at another site."""
-    coupled = [s for s in sites.values() if s.estimator.couples_particles]
-    compared = [s for s in sites.values() if compares_particles(s.estimator)]
-    if coupled and compared:
-        one, other = coupled[0], compared[0]
-        raise UsageError(
-            f"--estimator: {other.estimator.name} at site '{other.name}' compares particles as independent draws, and "
-            f"{one.estimator.word} at site '{one.name}' couples them: leave draws= out, or use score-avg at "
-            f"'{other.name}'"
-        )
-
-
-def compares_particles(estimator: Estimator) -> bool:
-    """Whether an estimator's baseline is made of the other particles' costs."""
-    baselines = estimator.baselines if isinstance(estimator, Score) else ()
-    # A ModuleList types its members as modules; these are baselines.
-    return estimator.compares_particles or any(b.compares_particles for b in baselines)  # type: ignore[union-attr]
 
 
 def _warn_of_lost(lost: Iterable[str]) -> None:
@@ -317,25 +274,6 @@ def covers(plan: Plan, model: Callable, guide: Callable, args: tuple, kwargs: di
     depends, lost = dependence(model, guide, args, kwargs, guide_trace, list(plan.sites))
     empty: frozenset[str] = frozenset()
     return all(sites | lost <= plan.row_depends.get(term, empty) for term, sites in depends.items())
-
-
-def _refusal_here(
-    refuse: Callable[[Estimator, str], str | None],
-    ties: Callable[[], dict],
-    cuts: Callable[[str], Iterable[TermKey]],
-    site: str,
-    estimator: Estimator,
-) -> str | None:
-    """Why the objective, or how the program reads the site, forbids an estimator there."""
-    reason = refuse(estimator, site)
-    if reason is None and estimator.one_at_a_time and site in ties():
-        return members.refusal(estimator.name, *ties()[site])
-    if reason is None and estimator.needs_slope and estimator.unbiased and cuts(site):
-        return (
-            f"{estimator.name} takes the derivative of '{min(cuts(site))[1]}' by the value, and the program reads the "
-            "value as a number there (.item(), an index, a comparison): use disarm or score, or keep it a tensor"
-        )
-    return reason
 
 
 def key_of(name: str) -> str:
@@ -364,40 +302,3 @@ def _check_patterns(spec: Spec, latents: Iterable[str], met: Iterable[str], mode
 
 def _matches(pattern: str, name: str) -> bool:
     return name == pattern or fnmatch.fnmatchcase(name, pattern)
-
-
-def _analytic(plan: Plan, kl: str, latents: dict[str, Any], model_trace: Trace) -> frozenset[str]:
-    """Sites whose log p − log q is replaced by −KL(q ‖ p): closed form known, and p's parents drawn before the site."""
-    if kl == "sampled":
-        return frozenset()
-    assert plan.depends is not None
-    chosen, reasons = set(), {}
-    for name, site in latents.items():
-        reason = _kl_refusal(plan, name, site, sample_sites(model_trace).get(name))
-        if reason is None:
-            chosen.add(name)
-        else:
-            reasons[name] = reason
-    if kl == "analytic" and reasons:
-        text = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        raise UsageError(f"--kl analytic: {text}; use --kl auto or sampled")
-    return frozenset(chosen)
-
-
-def _kl_refusal(plan: Plan, name: str, site: Any, model_site: Any) -> str | None:
-    if model_site is None:
-        return "not a site of the model"
-    if family_name(site["fn"]) == "delta":
-        return "a point mass"
-    later = plan.order[name]
-    assert plan.depends is not None
-    parents = plan.depends["prior", name]
-    drawn_later = [p for p in parents if plan.order[p] > later]
-    if drawn_later:
-        return f"its prior depends on {', '.join(sorted(drawn_later))}, drawn later by the guide"
-    try:
-        with torch.no_grad():
-            torch.distributions.kl_divergence(site["fn"], model_site["fn"])
-    except NotImplementedError:
-        return f"no closed form for {type(site['fn']).__name__} against {type(model_site['fn']).__name__}"
-    return None

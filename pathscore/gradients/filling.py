@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pathscore.elbos.plan import refusal
+from pathscore.elbos.legality import refusal
 from pathscore.estimators import Estimator, choose, make_estimator
 from pathscore.estimators.families import family_name
 

@@ -96,3 +96,8 @@ class Listed:
         """Import the `Program`."""
         module, _, name = self.where.partition(":")
         return getattr(importlib.import_module(module), name)
+
+
+def first_sentence(cls: Any) -> str:
+    """The first sentence of the docstring of a class or a function, without its full stop."""
+    return " ".join((cls.__doc__ or "").split("\n\n")[0].split()).split(". ")[0].rstrip(".")

@@ -108,13 +108,10 @@ def with_title(job: Assembly) -> str:
 
 
 def _beside(summary: dict[str, Any], floor: float) -> str:
-    """How far a run is above a model without latent variables."""
-    bound = summary.get("test_elbo")
-    return "" if bound is None else f" without latents: the ELBO is {abs(bound - floor):.2f} {_word(bound - floor)}"
-
-
-def _word(gain: float) -> str:
-    return "better" if gain > 0 else "worse"
+    """How far the ELBO of a run is from that of a model without latent variables."""
+    gain = summary.get("test_elbo", floor) - floor
+    way = "better" if gain > 0 else "worse"
+    return f", a model without latents: the ELBO is {abs(gain):.2f} nats {way}" if gain else ""
 
 
 def closing(job: Assembly, summary: dict[str, Any], directory: Path) -> str:

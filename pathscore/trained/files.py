@@ -1,4 +1,4 @@
-"""Arrays by name in a file: `write_arrays(path, arrays)`, `read_arrays(path)`, by the ending of the path.
+"""Arrays by name as the bytes of a file: `as_bytes(path, arrays)`, by the ending of the path.
 
 `.npz` keeps shapes. `.parquet` and `.csv` are tables with a row for each data point: an array (N, D) takes the columns
 "name.0" … "name.D−1", and one with more axes "name.0.0" and so on.
@@ -6,14 +6,13 @@
 
 import io
 import itertools
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pathscore.errors import RunDirError, UsageError
+from pathscore.errors import UsageError
 from pathscore.machine.extras import brought
 
 Arrays = Mapping[str, np.ndarray]
@@ -55,14 +54,8 @@ def writer_of(path: Path) -> Callable[[Arrays, Any], None]:
     return WRITERS[path.suffix]
 
 
-def write_arrays(path: Path, arrays: Arrays) -> Path:
-    """Write the file atomically. Raises RunDirError where it cannot be written."""
+def as_bytes(path: Path, arrays: Arrays) -> bytes:
+    """What the file at a path holds."""
     file = io.BytesIO()
     writer_of(path)(arrays, file)
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        temporary.write_bytes(file.getvalue())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RunDirError(f"cannot write {path}: {error.strerror or error}") from None
-    return path
+    return file.getvalue()
