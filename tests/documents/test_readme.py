@@ -62,7 +62,7 @@ def test_the_two_commands_do_all_set_up():
     main, tests = [block.strip() for block in blocks("bash")[:2]]
     set_up = "python3 -m venv .venv && .venv/bin/pip install -e "
     assert main.startswith(set_up) and main.endswith("run.py --elbo tracegraph")
-    assert tests.startswith(set_up) and tests.endswith("-m pytest")
+    assert tests.startswith(set_up) and tests.endswith("-m pytest -n auto")
 
 
 def test_the_examples_train_and_measure(capsys):
