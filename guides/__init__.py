@@ -8,6 +8,7 @@ from guides.amortised import AmortizedGuide
 from guides.base import LayeredGuide
 from guides.factorised import FactorisedGuide
 from guides.shared import COVARIANCES, DiagonalNormal, FullNormal, SharedNormal
+from guides.weights import WeightGuide
 
 GUIDES: dict[str, type[LayeredGuide]] = {"amortised": AmortizedGuide, "factorised": FactorisedGuide}
 
@@ -20,4 +21,5 @@ __all__ = [
     "FullNormal",
     "LayeredGuide",
     "SharedNormal",
+    "WeightGuide",
 ]

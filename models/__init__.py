@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pathscore.programs.entry import Listed
 
 if TYPE_CHECKING:
+    from models.bnn import BayesianNetwork
     from models.latents import LATENTS
     from models.likelihoods import LIKELIHOODS
     from models.logistic import LogisticRegression
@@ -26,6 +27,7 @@ MODELS: dict[str, Listed] = {
         "Bayesian logistic regression: weights that all rows share, a label of 0 or 1 for each row",
         "models.entries.logistic:PROGRAM",
     ),
+    "bnn": Listed("Bayesian neural network: a classifier whose weights all rows share", "models.entries.bnn:PROGRAM"),
     "bandit": Listed("Bandits side by side, the policy as guide: needs no data", "models.entries.bandit:PROGRAM"),
     "gridworld": Listed(
         "Walk on a grid with rewards, the policy as guide: needs no data", "models.entries.gridworld:PROGRAM"
@@ -34,6 +36,7 @@ MODELS: dict[str, Listed] = {
 
 _HOME = {
     "ACTIVATIONS": "models.trunks",
+    "BayesianNetwork": "models.bnn",
     "LATENTS": "models.latents",
     "LIKELIHOODS": "models.likelihoods",
     "LogisticRegression": "models.logistic",
@@ -42,7 +45,17 @@ _HOME = {
     "VAE": "models.vae",
 }
 
-__all__ = ["ACTIVATIONS", "LATENTS", "LIKELIHOODS", "MODELS", "PRIORS", "TRUNKS", "VAE", "LogisticRegression"]
+__all__ = [
+    "ACTIVATIONS",
+    "LATENTS",
+    "LIKELIHOODS",
+    "MODELS",
+    "PRIORS",
+    "TRUNKS",
+    "VAE",
+    "BayesianNetwork",
+    "LogisticRegression",
+]
 
 
 def __getattr__(name: str) -> Any:

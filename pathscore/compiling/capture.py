@@ -21,6 +21,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pathscore.compiling.reading import Interception, Reading, Refusal
+from pathscore.errors import PathscoreError
 from pathscore.programs.places import places, tensors_in
 from pathscore.programs.untouched import generators_in, is_number, lists_in, numbers_in, written_by
 
@@ -135,6 +136,8 @@ def _reason(error: BaseException, seen: Interception) -> str:
     if seen.took_whole_number:
         return "it goes by a whole number taken out of a tensor (.item(), a loop over a subsample)"
     lines = str(error).strip().splitlines()
+    if isinstance(error, PathscoreError):
+        return lines[0]
     return f"{name}: {lines[0][:160]}" if lines else name
 
 

@@ -15,7 +15,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "estimator": (
         *("auto", "pathwise", "stl", "score", "score-avg", "nvil", "rloo", "arm", "disarm", "rebar", "relax", "muprop"),
         *("gumbel", "st", "st-gumbel", "reinmax", "enum", "local", "unordered", "sum-and-sample"),
-        *("measure-valued", "delta", "group-mean", "grpo"),
+        *("measure-valued", "delta", "flipout", "local-reparameterisation", "group-mean", "grpo"),
     ),
     "dataset": ("digits", "breast-cancer", "mnist", "fashion-mnist", "omniglot"),
     "binarize": ("static", "dynamic", "threshold", "none"),

@@ -26,6 +26,7 @@ from pathscore.errors import UsageError
 from pathscore.estimators import Estimator, Site, StickingTheLanding
 from pathscore.programs.traces import plates_of
 
+PLAIN = "use pathwise"
 ALONE = "leave draws= out, or use --elbo trace"
 
 
@@ -75,6 +76,10 @@ class ImportanceELBO(SiteELBO):
             return f"{estimator.name} compares particles' costs, and here each depends on all particles; {self.remedy}"
         if estimator.couples_particles:
             return f"importance weights take independent particles, and those of {estimator.word} are not: {ALONE}"
+        if estimator.perturbs_rows:
+            return (
+                f"an importance weight is that of a draw that rows share; {estimator.name} gives each its own: {PLAIN}"
+            )
         if site in self._divided and estimator.one_at_a_time:
             return self._divided[site].format(estimator.name)
         return None

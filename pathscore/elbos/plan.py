@@ -301,4 +301,5 @@ def _check_patterns(spec: Spec, latents: Iterable[str], met: Iterable[str], mode
 
 
 def _matches(pattern: str, name: str) -> bool:
-    return name == pattern or fnmatch.fnmatchcase(name, pattern)
+    """Whether a pattern names a site. A draw of an autoguide is named by the model's site too, without its suffix."""
+    return any(fnmatch.fnmatchcase(word, pattern) for word in (name, name.removesuffix("_unconstrained")))

@@ -29,6 +29,7 @@ from pathscore.elbos.plan import Plan, covers, dry_run, key_of, make_plan, read_
 from pathscore.elbos.rows import Draw, RowSampler
 from pathscore.elbos.structures import Plans
 from pathscore.elbos.terms import Term, Terms, collect
+from pathscore.elbos.weight_rows import require_rows
 from pathscore.errors import UsageError, unknown
 from pathscore.estimators import Estimator, Site
 from pathscore.programs.broadcasting import REMEDY, obstacle, warn_of_passes
@@ -137,6 +138,8 @@ class SiteELBO(ELBO):
             )
             with rehearsal(model, guide), torch.no_grad():
                 self._setup(plan, dry[0], dry[1])
+                if any(site.estimator.perturbs_rows for site in plan.sites.values()):
+                    require_rows(plan, model, guide, args, kwargs, self.sampler)
             plan.obstacle = self._obstacle(plan, model, guide, args, kwargs)
         self._plans.keep(model, guide, args, kwargs, dry[:2], plan)
         return plan
@@ -145,6 +148,9 @@ class SiteELBO(ELBO):
         """Why the rows of a step are run pass by pass; None where one pass serves them all."""
         if plan.rows == 1:
             return None
+        perturbed = [name for name, site in plan.sites.items() if site.estimator.perturbs_rows]
+        if perturbed and not plan.coupled:
+            return f"site '{perturbed[0]}' perturbs the rows of each draw"
         slow = self.one_pass is False
         if slow and not plan.coupled:
             return "vectorize_particles=False"

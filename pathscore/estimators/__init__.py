@@ -20,6 +20,7 @@ from pathscore.estimators.control_variates import REBAR, RELAX, MuProp
 from pathscore.estimators.delta import DeltaMethod
 from pathscore.estimators.measure_valued import MeasureValued
 from pathscore.estimators.pathwise import Pathwise, StickingTheLanding
+from pathscore.estimators.row_noise import Flipout, LocalReparameterisation
 from pathscore.estimators.score import NVIL, RLOO, GroupBaseline, GroupNormalised, Score, ScoreAverage
 from pathscore.estimators.straight_through import Gumbel, ReinMax, StraightThrough, StraightThroughGumbel
 from pathscore.estimators.summation import Enumerate, LocalExpectation
@@ -50,6 +51,8 @@ ESTIMATORS: dict[str, type[Estimator]] = {
         SumAndSample,
         MeasureValued,
         DeltaMethod,
+        Flipout,
+        LocalReparameterisation,
         GroupBaseline,
         GroupNormalised,
     )

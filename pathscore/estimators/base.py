@@ -92,6 +92,7 @@ class Estimator(nn.Module):
         needs_curvature: wants `Site.curvature` too.
         compares_particles: the K costs are baselines of each other (illegal where the K share one cost).
         couples_particles: the K draws are not independent (legal where a bound is their mean, and costs stay apart).
+        perturbs_rows: data points see values of their own (legal where the bound is a sum over data points).
         particles: K, set when the step is laid out.
         serves_points: a pattern with it names point masses too, which are left to their own path otherwise.
         one_at_a_time: its rows vary one variable with the others held, so the members of a plate must not share a cost.
@@ -111,6 +112,7 @@ class Estimator(nn.Module):
     needs_curvature: bool = False
     compares_particles: ClassVar[bool] = False
     couples_particles: bool = False
+    perturbs_rows: ClassVar[bool] = False
     particles: int = 1
     one_at_a_time: ClassVar[bool] = False
     serves_points: ClassVar[bool] = False

@@ -11,6 +11,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -24,7 +25,7 @@ from pathscore.errors import PathscoreError, UsageError, in_short, unknown
 from pathscore.estimators import ESTIMATORS, Estimator
 from pathscore.gradients.filling import filled
 from pathscore.gradients.moments import Moments
-from pathscore.gradients.replicates import Pair, Weights, by_sites
+from pathscore.gradients.replicates import Pair, Weights, by_sites, one_by_one
 from pathscore.programs.broadcasting import warn_of_passes
 
 SOURCES: dict[str, Callable[..., Pair]] = {"sites": by_sites, "weights": Weights}
@@ -62,6 +63,7 @@ class Lab:
         if of not in SOURCES:
             raise unknown("gradient", of, SOURCES)
         self.pair = SOURCES[of](model, guide, args, kwargs)
+        self._one_by_one = partial(one_by_one, model, guide, args, kwargs)
         if self.pair.obstacle is not None:
             warn_of_passes(self.pair.obstacle)
         self.particles = max(particles, find_objective(elbo).min_particles)
@@ -85,6 +87,9 @@ class Lab:
         Raises: UsageError for one that cannot serve, or when none is left.
         """
         skip = estimators is None if skip_illegal is None else skip_illegal
+        named = labelled(estimators).values() if estimators is not None else ()
+        if self.of == "sites" and any(e.perturbs_rows for given in named for e in read_spec(given).values()):
+            self.pair = self._one_by_one()  # a plate of replicates would be rows of its own
         found = {}
         for name, given in labelled(estimators).items():
             label, spec = filled(self.pair, name, given, self.particles, self._refuse)

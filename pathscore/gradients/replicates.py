@@ -203,9 +203,17 @@ class Weights(Passes):
 
 def by_sites(model: Callable, guide: Callable, args: tuple, kwargs: dict | None = None) -> Pair:
     """The pair with leaves at its latent sites, its replicates in one pass where the programs broadcast."""
-    pair: Replicates | PassesWithLeaves = Replicates(model, guide, args, kwargs)
-    if pair.obstacle is not None:
-        pair = PassesWithLeaves(model, guide, args, kwargs)
+    pair = Replicates(model, guide, args, kwargs)
+    return _started(pair, model, guide) if pair.obstacle is None else one_by_one(model, guide, args, kwargs)
+
+
+def one_by_one(model: Callable, guide: Callable, args: tuple, kwargs: dict | None = None) -> Pair:
+    """The pair with leaves at its latent sites, its replicates as passes."""
+    return _started(PassesWithLeaves(model, guide, args, kwargs), model, guide)
+
+
+def _started(pair: Replicates | PassesWithLeaves, model: Callable, guide: Callable) -> Pair:
+    """The pair with its leaves made, by one run."""
     with pair.alone() as (_, with_leaves), rehearsal(model, guide), torch.no_grad():
         with_leaves(*pair.args, **pair.kwargs)
     if not pair.leaves.tensors:

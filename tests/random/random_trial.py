@@ -209,7 +209,7 @@ OBJECTIVES: dict[str, Callable[[Reference, Choice], tuple[Tensor, Tensor]]] = {
     "rws": lambda r, c: (r.bound(c.particles, whole=True), r.wake(c.particles, whole=True)),
 }
 """Objective → the exact value, and the quantity whose gradient it follows."""
-NAMES = [name for name, cls in ESTIMATORS.items() if cls.unbiased]
+NAMES = [name for name, cls in ESTIMATORS.items() if cls.unbiased and not cls.perturbs_rows]  # there are no layers
 
 
 def _estimators(program: Program, rng: random.Random) -> dict[str, str]:
