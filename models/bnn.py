@@ -24,7 +24,7 @@ from torch import Tensor, nn
 class BayesianNetwork(PyroModule):
     """The program for a data set of `rows` rows; sizes: inputs, hidden units of each layer, classes."""
 
-    def __init__(self, rows: int, sizes: Sequence[int], prior_scale: float = 1.0):
+    def __init__(self, rows: int, sizes: Sequence[int], prior_scale: float = 3.0):
         super().__init__()
         self.rows = rows
         layers: list[nn.Module] = []

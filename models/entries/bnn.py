@@ -19,7 +19,7 @@ class Options:
     """The program: a Bayesian neural network"""
 
     units: tuple[int, ...] = option((32,), "units of each hidden layer, as 64,32", check=between(1, 100_000))
-    prior_scale: float = option(1.0, "standard deviation of a weight times √fan-in", check=between(1e-3, 1e3))
+    prior_scale: float = option(3.0, "standard deviation of a weight times √fan-in", check=between(1e-3, 1e3))
 
 
 def make(data: Any, options: Options) -> tuple[Any, Any]:
@@ -37,7 +37,7 @@ def make(data: Any, options: Options) -> tuple[Any, Any]:
 
 def settle(options: Options, data: Any, summed: bool) -> dict[str, Any]:
     """A length in which the ELBO settles on digits, in under a minute."""
-    return {"steps": 3000, "batch_size": 128}
+    return {"steps": 2000, "batch_size": 128}
 
 
 def check(data: Any, options: Options, binarize: str) -> None:

@@ -77,9 +77,7 @@ class ImportanceELBO(SiteELBO):
         if estimator.couples_particles:
             return f"importance weights take independent particles, and those of {estimator.word} are not: {ALONE}"
         if estimator.perturbs_rows:
-            return (
-                f"an importance weight is that of a draw that rows share; {estimator.name} gives each its own: {PLAIN}"
-            )
+            return f"an importance weight is that of a draw that rows share; {estimator.name} gives each one: {PLAIN}"
         if site in self._divided and estimator.one_at_a_time:
             return self._divided[site].format(estimator.name)
         return None

@@ -16,10 +16,10 @@ import torch
 from pyro.poutine import runtime
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor
+from torch._subclasses import FakeTensor
 from torch.nn import functional as F
 
 from pathscore.errors import UsageError
-from pathscore.programs.marks import capturing
 
 Product = Callable[[Tensor, Tensor], Tensor]
 """(input, weight) → output without a bias: a linear layer or a convolution."""
@@ -76,7 +76,7 @@ class Perturbed(Tensor):
 
 def perturbed(value: Tensor, loc: Tensor, rule: Rule) -> Tensor:
     """The value as a weight whose rows differ. Raises UsageError while a step is captured as a graph."""
-    if capturing():  # the capture's own tensors cannot become another class
+    if isinstance(value, FakeTensor):  # it cannot become another class
         raise UsageError(f"{rule.word} hands each row noise of its own in calls that a graph does not record")
     found = value.as_subclass(Perturbed)
     found.loc, found.rule = loc, rule

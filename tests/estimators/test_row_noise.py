@@ -240,7 +240,7 @@ def test_what_rows_of_their_own_would_make_wrong_is_refused(estimator, wrong, wo
 @NOT_WRITTEN_FOR_ROWS
 @pytest.mark.parametrize("elbo", ["iwae", "dreg", "vimco"])
 def test_importance_weights_are_refused(elbo):
-    with pytest.raises(UsageError, match="gives each its own: use pathwise"):
+    with pytest.raises(UsageError, match="gives each one: use pathwise"):
         SVI(network, normals, "adam", make_elbo(elbo, "flipout", num_particles=2)).step(*data())
 
 
@@ -289,7 +289,10 @@ def test_a_compiled_run_says_that_it_runs_eagerly_and_takes_the_eager_steps(esti
 
 @NOT_WRITTEN_FOR_ROWS
 def test_the_variance_falls_with_the_batch_where_rows_have_noise_of_their_own():
-    """Of the mean over B data points; one shared draw keeps the covariance of two of them."""
+    """Of the mean over B data points, B = 8 against 128; one shared draw keeps the covariance of two of them.
+
+    Signs take away what is odd in W − μ; its size stays shared, which a net of twenty weights still shows.
+    """
 
     def variance(estimator, count):
         lab = Lab(network, normals, data(count))
@@ -298,8 +301,10 @@ def test_the_variance_falls_with_the_batch_where_rows_have_noise_of_their_own():
         found = lab.pair.draw(objective, 200)[0] / count
         return found.var(0).sum()
 
-    falls = {name: variance(name, 8) / variance(name, 128) for name in ("pathwise", "flipout")}
-    assert falls["flipout"] > 8 and falls["pathwise"] < 4, falls
+    falls = {
+        name: variance(name, 8) / variance(name, 128) for name in ("pathwise", "flipout", "local-reparameterisation")
+    }
+    assert falls["local-reparameterisation"] > 8 and falls["flipout"] > 2.5 and falls["pathwise"] < 1.5, falls
 
 
 def test_a_module_of_torch_with_a_drawn_weight_is_served():
