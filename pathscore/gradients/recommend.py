@@ -151,22 +151,21 @@ class Live:
         return self._made[key]
 
     def usable(self, specs: Mapping[str, Spec], end: float) -> dict[str, Spec]:
-        """Specs that a first step works with; what they learn is trained.
+        """Specs that a first step works with; what they learn is trained. Half of the time may go into laying them out.
 
         Raises: UsageError where there is none.
         """
-        kept = {}
+        start, found = self.clock(), {}
+        half = start + 0.5 * max(0.0, end - start)
         for label, spec in specs.items():
+            if found and self.clock() >= half:
+                break
             if self._try(spec, self.objective):
-                kept[label] = spec
-            self.report("first steps", len(specs))
-        learners = sum(_learns(self.objective(spec)) for spec in kept.values())
-        share = LEARNING_SHARE * max(0.0, end - self.clock()) / max(1, learners)
-        found = {}
-        for label, spec in kept.items():
-            if self._try(spec, lambda spec: self._prepare(spec, share)):
                 found[label] = spec
-            self.report("first steps", len(kept))
+            self.report("first steps", len(specs))
+        learners = sum(_learns(self.objective(spec)) for spec in found.values())
+        share = LEARNING_SHARE * max(0.0, end - self.clock()) / max(1, learners)
+        found = {label: spec for label, spec in found.items() if self._try(spec, lambda s: self._prepare(s, share))}
         if not found:
             raise UsageError("no estimator can serve this program: " + "; ".join(self.refused.values()))
         return found

@@ -42,7 +42,8 @@ class Choice:
 
     sites: names. family, plates: of their distribution; () plates for sites that all data points share, as the weights
     of a Bayesian layer. gain: score of what is used today over that of `use`, 95 % interval. separated: whether
-    nothing else can be better than `use` by more than a factor of 1.2, at the race's error rate.
+    nothing else can be better than `use` by more than a factor of 1.2, at the race's error rate. untried: candidates
+    for which there was no time.
     """
 
     sites: tuple[str, ...]
@@ -53,6 +54,7 @@ class Choice:
     use: str
     gain: Ratio
     separated: bool
+    untried: tuple[str, ...]
     candidates: tuple[Candidate, ...]
 
     @property
@@ -146,6 +148,8 @@ class Recommendation:
         ]
         if opened := [choice.label for choice in self.choices if not choice.separated]:
             lines.append(f"not separated within a factor of {CLOSE:g}: {'; '.join(opened)}. Give it more seconds")
+        if untried := dict.fromkeys(name for choice in self.choices for name in choice.untried):
+            lines.append(f"no time to try: {', '.join(untried)}")
         if self.refused:
             lines.append(f"not legal together here: {'; '.join(self.refused)}")
         return lines
@@ -178,7 +182,8 @@ def _chosen(heat: Heat) -> Choice:
         today=heat.today,
         use=heat.pick,
         gain=compared.ratio(heat.today, heat.pick) if compared else UNKNOWN,
-        separated=outcome.separated,
+        separated=outcome.separated and not heat.untried,
+        untried=heat.untried,
         candidates=tuple(_candidate(lap, name, heat.pick) for name, lap in drawn.items()),
     )
 

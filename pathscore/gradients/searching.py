@@ -28,10 +28,12 @@ LAP = ROUNDS
 
 
 class Bench(Protocol):
-    """Where steps are taken."""
+    """Where steps are taken. refused: labels of specs that do not work (`by_site`), with the reason."""
+
+    refused: Mapping[str, str]
 
     def usable(self, specs: Mapping[str, Spec], end: float) -> dict[str, Spec]:
-        """Those of the specs that the program works with, ready to be measured; the first of them always."""
+        """Specs that work and for which there is time before `end`, ready to be measured; one at least."""
         ...
 
     def block(self, spec: Spec, at: int) -> Block:
@@ -51,7 +53,7 @@ class Bench(Protocol):
 class Heat:
     """One race: of which group (None: all sites), what is used there today, the other sites' words, and its outcome.
 
-    first: the outcome of the first lap, where this is the second.
+    first: the outcome of the first lap, where this is the second. untried: candidates for which there was no time.
     """
 
     group: Group | None
@@ -59,6 +61,7 @@ class Heat:
     others: Spec
     outcome: Outcome
     first: Outcome | None = None
+    untried: tuple[str, ...] = ()
 
     @property
     def pick(self) -> str:
@@ -107,31 +110,38 @@ def race_group(bench: Bench, group: Group, words: Sequence[str], so_far: Search,
     ordered = dict.fromkeys([*usual, *words])
     specs = {word: so_far.found | dict.fromkeys(group.names, word) for word in ordered}
     others = _without(so_far.found, group)
-    outcome = run(bench, specs, group.label, budget, offset)
-    so_far.heats[group] = Heat(group, so_far.today[one], others, outcome, earlier and earlier.outcome)
+    outcome, untried = run(bench, specs, group.label, budget, offset)
+    so_far.heats[group] = Heat(group, so_far.today[one], others, outcome, earlier and earlier.outcome, untried)
     so_far.found.update(dict.fromkeys(group.names, outcome.pick))
 
 
 def confirm(bench: Bench, result: Search, budget: Budget) -> None:
     """Race what was found against what is used today and against `auto`, and keep the best of the three."""
-    specs = {by_site(spec): dict(spec) for spec in (result.today, result.auto, result.found)}
+    specs = {by_site(spec): dict(spec) for spec in (result.found, result.today, result.auto)}
     if len(specs) > 1:
-        outcome = run(bench, specs, ALL, budget, 2 * LAP)
-        result.whole = Heat(None, by_site(result.today), {}, outcome)
+        outcome, untried = run(bench, specs, ALL, budget, 2 * LAP)
+        result.whole = Heat(None, by_site(result.today), {}, outcome, untried=untried)
         result.found = specs[outcome.pick]
 
 
-def run(bench: Bench, specs: Mapping[str, Spec], what: str, budget: Budget, offset: int) -> Outcome:
-    """Race specs by label, those that work. offset: number of the first block."""
+def run(
+    bench: Bench, specs: Mapping[str, Spec], what: str, budget: Budget, offset: int
+) -> tuple[Outcome, tuple[str, ...]]:
+    """Race specs by label, those that work; and the labels of those for which there was no time.
+
+    offset: number of the first block.
+    """
     end = budget.next(bench.clock())
     usable = bench.usable(specs, end)
-    return race(
+    outcome = race(
         list(usable),
         lambda name, at: bench.block(usable[name], offset + at),
         end=end,
         clock=bench.clock,
         report=lambda left, _: bench.report(what, left),
     )
+    missing = (label for label in specs if label not in usable)
+    return outcome, tuple(label for label in missing if by_site(specs[label]) not in bench.refused)
 
 
 def _without(spec: Spec, group: Group) -> Spec:

@@ -6,6 +6,7 @@ parameters. What was found stands in its config.json, so that it is continued, a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from pathscore.gradients.recommend import recommend
 from pathscore.gradients.recommendation import Recommendation
 from pathscore.gradients.replicates import Pair
 from pathscore.runs.measuring import settings_of, used
+from pathscore.svi.pairs import UntrainedWarning
 
 
 def choose_job(job: Any, args: Arguments, **settings: Any) -> Recommendation:
@@ -66,19 +68,20 @@ def chosen(
     words = by_pattern(config.estimator or PYROS)
     plain = {site: Auto.name if site in asked else word for site, word in words.items()}
     spec = {site: word for site, word in plain.items() if word != PYROS}
-    model, guide = (kl_weighted(program, config.kl_weight) for program in (model, guide))
+    if config.kl_weight != 1:
+        model, guide = (kl_weighted(program, config.kl_weight) for program in (model, guide))
     names = [name for name in Pair(model, guide, args).latents if closest(words, name) in asked]
-    found = recommend(
-        model,
-        guide,
-        *args,
-        seconds=max(asked.values()),
-        sites=names,
-        today=spec,
-        compiled=compiled,
-        seed=config.seed,
-        **settings_of(config),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UntrainedWarning)  # a run begins with untrained parameters
+        found = recommend(
+            *(model, guide, *args),
+            seconds=max(asked.values()),
+            sites=names,
+            today=spec,
+            compiled=compiled,
+            seed=config.seed,
+            **settings_of(config),
+        )
     return replace(config, estimator=found.word), found
 
 
