@@ -237,13 +237,16 @@ def score(blocks: list[Block]) -> float:
 
 
 def judged(truth: dict[str, list[Block]]) -> dict[str, list[float]]:
-    """Score over that of the best, with a 95 % interval, and variance and milliseconds, by label, best first."""
-    order = sorted(truth, key=lambda name: score(truth[name]))
+    """Score over that of the best, with a 95 % interval, and variance and milliseconds, by label, best first.
+
+    Steps of one round are compared with each other: the machine is slower at some times than at others.
+    """
+    one = next(iter(truth))
+    order = sorted(truth, key=lambda name: compared(truth[name], truth[one], 0.05).value)
     ratios = {name: compared(truth[name], truth[order[0]], 0.05) for name in order}
-    ratio = {name: [score(truth[name]) / score(truth[order[0]]), r.low, r.high] for name, r in ratios.items()}
     means = {name: sum(b.variance for b in truth[name]) / LONG for name in order}
     times = {name: sorted(b.milliseconds for b in truth[name])[LONG // 2] for name in order}
-    return {name: [short(v) for v in (*ratio[name], means[name], times[name])] for name in order}
+    return {n: [short(v) for v in (r.value, r.low, r.high, means[n], times[n])] for n, r in ratios.items()}
 
 
 def kept_numbers(block: Block) -> list[float]:

@@ -104,11 +104,6 @@ class Outcome:
         """Score of a / score of b, over the rounds that both took part in; two-sided interval of error rate `level`."""
         return compared(self.blocks[a], self.blocks[b], level)
 
-    def score(self, name: str) -> float:
-        """Mean variance × median milliseconds."""
-        blocks = self.blocks[name]
-        return _mean(blocks) * float(np.median([b.milliseconds for b in blocks])) if blocks else math.inf
-
 
 def race(
     names: Sequence[str],
@@ -126,7 +121,8 @@ def race(
     many are left.
     """
     looks = look_rounds(rounds)
-    level = 2 * ERROR / (len(looks) * max(1, len(names) - 1))  # only one of its two sides drops
+    # Only one of an interval's two sides drops; the last look, when time is over, counts too.
+    level = 2 * ERROR / ((len(looks) + 1) * max(1, len(names) - 1))
     outcome = Outcome({name: [] for name in names}, list(names), level)
     for done in range(1, rounds + 1):
         if len(outcome.left) == 1 or not _round(outcome, draw, done, end, clock):
@@ -134,6 +130,8 @@ def race(
         report(len(outcome.left), done)
         if done in looks and _look(outcome, done):
             break
+    if len(outcome.left) > 1 and len(outcome.blocks[outcome.left[0]]) > 1:
+        _look(outcome, len(outcome.blocks[outcome.left[0]]))
     outcome.pick = picked(outcome)
     return outcome
 
@@ -148,7 +146,7 @@ def leader(outcome: Outcome) -> str:
     """The candidate left with the least score; the first one where fewer than two rounds were drawn."""
     if min(len(outcome.blocks[name]) for name in outcome.left) < 2:
         return outcome.left[0]
-    return min(outcome.left, key=outcome.score)
+    return min(outcome.left, key=lambda name: outcome.ratio(name, outcome.left[0]).value)
 
 
 def look_rounds(rounds: int) -> list[int]:
@@ -203,10 +201,6 @@ def _look(outcome: Outcome, done: int) -> bool:
     outcome.left = [name for name in outcome.left if name not in worse]
     outcome.pick = picked(outcome)
     return outcome.separated
-
-
-def _mean(blocks: Sequence[Block]) -> float:
-    return float(np.mean([block.variance for block in blocks]))
 
 
 def _spread(values: np.ndarray) -> float:

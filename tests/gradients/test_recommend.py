@@ -139,7 +139,7 @@ def begun(estimators):
 
 def test_a_sum_over_states_beats_the_score_function():
     svi, args = begun("score")
-    found = recommend(svi, *args, seconds=4, progress=False)
+    found = recommend(svi, *args, seconds=6, progress=False)
     assert found.today == {"z": "score"}
     assert found.spec["z"] in ("enum", "local") and found.gain.low > 100
     assert found.python == f'elbo = make_elbo("trace", "{found.spec["z"]}")'
