@@ -11,9 +11,9 @@ from pathscore import SVI, make_elbo
 
 
 def build(seed: int = 0):
-    """Model, guide and arguments (data,): 6 numbers around −2 and 2."""
+    """Model, guide and arguments (data,): 4 numbers around −2 and 2."""
     torch.manual_seed(seed)
-    data = 2.0 * (2 * (torch.arange(6) % 2) - 1) + 0.5 * torch.randn(6)
+    data = 2.0 * (2 * (torch.arange(4) % 2) - 1) + 0.5 * torch.randn(4)
 
     def model(data):
         shift = pyro.sample("shift", dist.Normal(0.0, 3.0))

@@ -203,7 +203,7 @@ def outcome(example: str, part: str) -> str:
     return f"{found}, pass by pass" if looped else found
 
 
-def table() -> str:
+def table(outcome: Callable[[str, str], str] = outcome) -> str:
     """The table in Markdown, and below it the refusals in full."""
     notes: dict[str, int] = {}
     lines = ["| example | " + " | ".join(PARTS) + " |", "|" + "---|" * (len(PARTS) + 1)]
@@ -219,6 +219,29 @@ def _cell(text: str, notes: dict[str, int]) -> str:
     if text.startswith("works"):
         return text
     return f"{text.partition(':')[0]} ({notes.setdefault(text, len(notes) + 1)})"
+
+
+def written(page: str) -> dict[tuple[str, str], str]:
+    """The outcomes that the text of a page holds, by example and part: what `table` wrote, read back."""
+    rows, _, notes = page.partition(START)[2].partition(END)[0].partition("\n\n")
+    texts = dict(line.split(". ", 1) for line in notes.splitlines())
+    found = {}
+    for line in rows.splitlines()[2:]:
+        example, *cells = line.strip("| ").split(" | ")
+        found |= {(_linked(example), part): _read(cell, texts) for part, cell in zip(PARTS, cells, strict=True)}
+    return found
+
+
+def _linked(cell: str) -> str:
+    return cell.partition("[")[2].partition("]")[0]
+
+
+def _read(cell: str, texts: dict[str, str]) -> str:
+    """The outcome in full: a cell that ends in the number of a note stands for that note."""
+    if cell.startswith("works"):
+        return cell
+    kind, _, number = cell.rstrip(")").rpartition(" (")
+    return f"{kind}: {texts[number]}"
 
 
 def main() -> None:

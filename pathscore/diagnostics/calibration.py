@@ -123,8 +123,8 @@ def _amortised(layout: Layout, args: tuple) -> tuple[list[Site], list[Site]]:
     outside = [s.name for s in (*layout.of("latent"), *observed) if s.plates != plates or not plates]
     if outside:
         raise UsageError(
-            f"simulation-based calibration needs sites local to each data point, and {', '.join(outside[:5])} are not: "
-            "put the data in pyro.plate, or check global latents against MCMC"
+            f"simulation-based calibration needs sites local to each data point; {', '.join(outside[:5])} are not: "
+            "compare them with MCMC"
         )
     return observed, layout.of("latent")
 

@@ -126,10 +126,22 @@ def comparison_plot(
 def gradient_norms(metrics: Metrics) -> tuple[np.ndarray, np.ndarray]:
     """(steps, root mean square of the gradient norms since the line before); of one step in files that have no more.
 
-    A short last batch has a noisier gradient; in the mean of many steps it is no peak.
+    A short last batch has a noisier gradient; in the mean of many steps it is no peak. A stretch of few steps, as that
+    of the last line, is pooled with the one before.
     """
     pooled = series(metrics, "step", "gradient_rms")
-    return pooled if len(pooled[0]) else series(metrics, "step", "gradient_norm")
+    return _pooled(*pooled) if len(pooled[0]) else series(metrics, "step", "gradient_norm")
+
+
+def _pooled(steps: np.ndarray, rms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The root mean squares, a last stretch of less than half the length of the one before joined to it."""
+    if len(steps) < 3:
+        return steps, rms
+    before, last = np.diff(steps)[-2:]
+    if last >= before / 2:
+        return steps, rms
+    joined = np.sqrt((before * rms[-2] ** 2 + last * rms[-1] ** 2) / (before + last))
+    return np.r_[steps[:-2], steps[-1]], np.r_[rms[:-2], joined]
 
 
 def several(

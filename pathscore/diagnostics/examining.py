@@ -12,7 +12,7 @@ from pathscore.diagnostics import DIAGNOSTICS, Diagnostic
 from pathscore.diagnostics.arviz import draw_tree
 from pathscore.diagnostics.report import Report
 from pathscore.diagnostics.subject import Effort, Section, Subject
-from pathscore.diagnostics.verdicts import not_computed
+from pathscore.diagnostics.verdicts import Verdict, not_computed
 from pathscore.errors import PathscoreError, in_short, unknown
 from pathscore.svi.pairs import takes_svi
 from pathscore.svi.svi import name_of
@@ -73,14 +73,25 @@ def sections_of(
     found = []
     for name in chosen:
         progress(name)
-        found.append(_spoken(_attempt(DIAGNOSTICS[name], subject, strict), subject.run))
+        found.append(_spoken(_attempt(DIAGNOSTICS[name], subject, strict), subject.flags))
     return found
 
 
-def _spoken(section: Section, run: bool) -> Section:
-    """The section with the words of the command line for a run, and those of Python for any other program."""
-    other = "python" if run else "flags"
-    return replace(section, verdicts=[replace(verdict, **{other: ""}) for verdict in section.verdicts])
+def _spoken(section: Section, flags: frozenset[str] | None) -> Section:
+    """The section with the flags that a run of the command line has, and the words of Python for any other program."""
+
+    def spoken(verdict: Verdict) -> Verdict:
+        if flags is None:
+            return replace(verdict, flags="")
+        return replace(verdict, python="", flags=known(verdict.flags, flags))
+
+    return replace(section, verdicts=[spoken(verdict) for verdict in section.verdicts])
+
+
+def known(words: str, flags: frozenset[str]) -> str:
+    """The words, separated by semicolons, without those that begin with a flag that a run does not have."""
+    parts = [part for part in words.split("; ") if not part.startswith("--") or part.split()[0] in flags]
+    return "; ".join(parts)
 
 
 def _attempt(diagnostic: Diagnostic, subject: Subject, strict: bool) -> Section:

@@ -74,8 +74,8 @@ def gaps(
         layout = prepare(model, guide, args)
         if not layout.common:
             raise UsageError(
-                "the amortisation gap is per data point, and a latent of this program is global: put every latent in a "
-                "plate over the data"
+                "the amortisation gap is that of a guide which computes parameters for each data point; here all data "
+                "points share a latent"
             )
         free = Offsets(layout.nesting)
         with torch.enable_grad():

@@ -76,8 +76,10 @@ def _prose(value: object) -> Markup:
 
 
 def _code(value: object) -> Markup:
-    """Ways to follow an advice, between semicolons, each set as code."""
-    return Markup("; ").join(Markup("<code>{}</code>").format(part.strip()) for part in str(value).split(";") if part)
+    """Ways to follow an advice, between semicolons, each set as code; no line breaks after the hyphens of a flag."""
+    parts = [part.strip() for part in str(value).split(";") if part]
+    kinds = [Markup('<code class="flag">{}</code>' if part[:2] == "--" else "<code>{}</code>") for part in parts]
+    return Markup("; ").join(kind.format(part) for kind, part in zip(kinds, parts, strict=True))
 
 
 def _overview(about: str, verdicts: Sequence[Verdict]) -> dict[str, Any]:

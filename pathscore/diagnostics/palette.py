@@ -6,12 +6,16 @@ new one; `png(figure) -> bytes`.
 """
 
 import io
+import math
 import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+ACROSS = 36
+"""Characters of labels, in all columns, that a legend above a panel of the page has room for."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,11 @@ def legend(ax: Axes, palette: Palette, **options) -> None:
 
 
 def above(ax: Axes, palette: Palette, columns: int = 2) -> None:
-    """A legend above the panel, where it hides nothing."""
+    """A legend above the panel, where it hides nothing: in one column where more would not fit into the panel."""
+    labels = ax.get_legend_handles_labels()[1]
+    rows = max(1, math.ceil(len(labels) / columns))
+    width = sum(max(map(len, labels[i : i + rows])) for i in range(0, len(labels), rows))
+    columns = columns if width <= ACROSS else 1
     legend(ax, palette, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2)
 
 

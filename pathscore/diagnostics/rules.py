@@ -76,7 +76,7 @@ RULES: dict[str, Rule] = {
         bad="The guide is far from the joint posterior.",
         try_next="A guide with dependence between latents, longer training, or expectations with the importance "
         "weights of the draws.",
-        python="AutoMultivariateNormal in place of AutoNormal; to_arviz(…)['sample_stats']['log_weight']",
+        python="a full covariance, as in AutoMultivariateNormal; to_arviz(…)['sample_stats']['log_weight']",
     ),
     "joint_ess": Rule(
         title="Relative effective sample size of the joint weights",

@@ -63,7 +63,7 @@ class Subject:
     effort: Effort = field(default_factory=Effort)
     labels: np.ndarray | None = None
     image_shape: tuple[int, ...] | None = None  # (C, H, W) of one data point
-    run: bool = False  # the program is a run of the command line, whose words have flags
+    flags: frozenset[str] | None = None  # those of a run of the command line; None for any other program
 
     @cached_property
     def layout(self) -> Layout:

@@ -18,6 +18,9 @@ from pathscore.estimators.families import can_relax, family_name
 Refuse = Callable[[Estimator], str | None]
 """Why the objective or the program forbids an estimator at a site; None where they do not."""
 
+MANY = 8
+"""Particles that are enough for every estimator."""
+
 
 def legal_names(fn: Any, model_site: Any, particles: int) -> list[str]:
     """Names of the estimators that can serve a site."""
@@ -38,8 +41,13 @@ def require_legal(estimator: Estimator, site: dict, model_site: Any, particles: 
     """Raise UsageError, with the names that are legal, for an estimator that cannot serve a site of this program."""
     reason = refusal(estimator, site["fn"], model_site, particles) or here(estimator)
     if reason:
-        legal = [n for n in legal_names(site["fn"], model_site, particles) if here(ESTIMATORS[n]()) is None]
-        others = f"; legal here: {', '.join(legal)}" if legal else ""
+        now, many = (
+            [n for n in legal_names(site["fn"], model_site, k) if here(ESTIMATORS[n]()) is None]
+            for k in (particles, max(particles, MANY))
+        )
+        more = [n for n in many if n not in now]
+        others = f"; legal here: {', '.join(now)}" if now else ""
+        others += f"; with more particles also {', '.join(more)}" if more else ""
         raise UsageError(f"--estimator: site '{site['name']}': {reason}{others}")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from pathscore.diagnostics.palette import LIGHT, PANEL, Palette, above, axes, figure_of, panels
 
@@ -92,10 +92,20 @@ def _limits(ax: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     for key, set_limits in (("milliseconds", ax.set_xlim), ("total_variance", ax.set_ylim)):
         values = [row[key] for row in rows]
         set_limits(min(values) / 1.6, max(values) * 1.6)
-    times = [row["milliseconds"] for row in rows]
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0,) if max(times) > 20 * min(times) else (1.0, 3.0)))
+    ax.xaxis.set_major_locator(FixedLocator(ticks(*ax.get_xlim())))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Round numbers on a logarithmic axis, at least three where they can be had, few enough not to collide."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+    found: list[float] = []
+    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
+        found = [digit * 10.0**power for power in powers for digit in digits if low <= digit * 10.0**power <= high]
+        if len(found) > 2:
+            break
+    return found
 
 
 def _equal_products(palette: Palette, ax: Axes, rows: Sequence[Mapping[str, Any]]) -> None:

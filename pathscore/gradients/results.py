@@ -71,6 +71,8 @@ class Comparison:
         if few:
             said = f"too few replicates to judge a bias{_of(few, self.rows)}: draw at least {ENOUGH:,} each"
             lines[2 if len(few) == len(self.rows) else 3 :] = [said]
+        if any(not row.unbiased or row.total_variance == 0 for row in self.rows):
+            lines.append("× best and var × time are relative to the best of the unbiased rows that have a variance")
         if refused := ", ".join(self.refused):
             lines.append(f"not legal here: {refused}")
         return lines

@@ -48,7 +48,7 @@ def results(entries: Sequence[Entry], measure: str) -> Section:
     """One row for each entry, and where the runs lie."""
     ordered = sorted(entries, key=lambda e: -e.log_likelihood.mean())
     rows = [(e.label, mean_of(e.log_likelihood), mean_of(e.elbo), *_of_run(e)) for e in ordered]
-    header = ["run", measure, "ELBO", "steps", "evaluations per step", "seconds", "steps/s"]
+    header = ["run", measure, "ELBO", "steps", "evaluations per data point and step", "seconds", "steps/s"]
     shown = [i for i, column in enumerate(zip(*rows, strict=True)) if i < 2 or set(column) != {"–"}]
     tables = [Table([header[i] for i in shown], [[row[i] for i in shown] for row in rows]), *own_figures(ordered)]
     places = [(e.label, str(e.run.path)) for e in ordered if e.run is not None]
@@ -73,7 +73,7 @@ def _of_run(e: Entry) -> tuple[str, str, str, str]:
     seconds, rate = e.run.summary.get("train_seconds"), e.run.summary.get("steps_per_second")
     return (
         f"{e.run.step:,}",
-        f"{e.evaluations:,.0f}",
+        f"{e.rows:,.0f}",
         "–" if seconds is None else f"{seconds:.1f}",
         "–" if rate is None else f"{rate:.0f}",
     )
@@ -86,7 +86,7 @@ def differences(entries: Sequence[Entry], measure: str) -> Section:
     rows = [
         (e.label, *_difference(e.log_likelihood, best.log_likelihood), *_difference(e.elbo, best.elbo)) for e in others
     ]
-    header = ("run", f"Δ {measure}", "95 % interval", "", "Δ ELBO", "95 % interval", "")
+    header = ("run", f"Δ {measure}", "99.7 % interval", "", "Δ ELBO", "99.7 % interval", "")
     if all(e.elbo is None for e in entries):
         header, rows = header[:4], [row[:4] for row in rows]
     each, source = ("draw", "draws") if measure == DRAWS else ("data point", "data")
@@ -184,7 +184,7 @@ def numbers(entries: Sequence[Entry], measure: str) -> dict:
 
 
 def records(entries: Sequence[Entry]) -> list[dict]:
-    """A row of plain numbers for each entry, unrounded; `low` and `high` end the 95 % interval of the difference."""
+    """A row of plain numbers for each entry, unrounded; `low` and `high` end the 99.7 % interval of the difference."""
     best, rows = best_of(entries), []
     for e in entries:
         d = paired(e.log_likelihood, best.log_likelihood)

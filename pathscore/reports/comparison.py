@@ -47,7 +47,7 @@ class Compared(Report):
         return self.to_dataframe().to_csv()
 
     def to_latex(self) -> str:
-        """A LaTeX table (booktabs): means ± standard errors, differences to the best with 95 % intervals."""
+        """A LaTeX table (booktabs): means ± standard errors, differences to the best with 99.7 % intervals."""
         import pandas
 
         frame = pandas.DataFrame(self._lines())
@@ -67,7 +67,7 @@ class Compared(Report):
                 self.measure: f"{row['log_likelihood']:.2f} ± {row['log_likelihood_se']:.2f}",
                 "ELBO": "" if row["elbo"] is None else f"{row['elbo']:.2f} ± {row['elbo_se']:.2f}",
                 "difference to the best": "" if row["verdict"] == "best" else f"{row['difference']:+.3f}",
-                "95 % interval": "" if row["verdict"] == "best" else f"{row['low']:+.3f} to {row['high']:+.3f}",
+                "99.7 % interval": "" if row["verdict"] == "best" else f"{row['low']:+.3f} to {row['high']:+.3f}",
             }
             for row in comparing.records(self.entries)
         ]

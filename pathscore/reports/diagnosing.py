@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pathscore.config import Config
 from pathscore.data import Arguments
 from pathscore.diagnostics.arviz import draw_tree
 from pathscore.diagnostics.examining import sections_of, settings
@@ -65,7 +66,7 @@ def diagnose(
         tree = write_posterior(run, args, effort)
         try:
             shape = job.dataset.shape if args else None
-            subject = Subject(job.model, job.guide, args, tree, effort, labels, shape, run=True)
+            subject = Subject(job.model, job.guide, args, tree, effort, labels, shape, flags_of(job.config))
             sections = [
                 training.section(run),
                 gradients.section(run.path),
@@ -83,6 +84,11 @@ def diagnose(
         render(f"Run {run.name}", subtitle(run, len(args[0]) if args else 0), sections, settings(effort), drawn),
     )
     return run.path / PAGE
+
+
+def flags_of(config: Config) -> frozenset[str]:
+    """The flags with which a run like this one is made, its program's own among them, and those of its diagnosis."""
+    return frozenset("--" + name.replace("_", "-") for name in (*vars(config), *vars(Effort())))
 
 
 def notebook(run: Run, site: str) -> Section:

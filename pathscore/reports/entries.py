@@ -22,9 +22,6 @@ UNKNOWN = "—"
 APART = 3.0
 """Standard errors beyond which a difference is significant: two-sided false-alarm rate 0.3 % per comparison."""
 
-NORMAL = 1.96
-"""Standard errors on each side of a 95 % interval."""
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -43,14 +40,20 @@ class Entry:
         return tuple(sorted((k, str(v)) for k, v in vars(self.run.config).items() if k not in ("seed", "threads")))
 
     @property
-    def evaluations(self) -> float | None:
-        """Evaluations of the model in one optimiser step: batch size × (particles and counterfactual rows)."""
+    def rows(self) -> float | None:
+        """Evaluations of the model for one data point in one optimiser step: particles and counterfactual rows."""
         if self.run is None:
             return None
         rows = read_rows(self.run.path / TABLE)
         each = rows[0].get("evaluations") if rows else None  # the run's own estimator comes first
-        points = (self.run.config.batch_size or 1) if self.run.config.program.takes else 1
-        return float(points) * float(each or self.run.config.particles or 1)
+        return float(each or self.run.config.particles or 1)
+
+    @property
+    def evaluations(self) -> float | None:
+        """Evaluations of the model in one optimiser step: batch size × `rows`."""
+        if self.run is None or self.rows is None:
+            return None
+        return float((self.run.config.batch_size or 1) if self.run.config.program.takes else 1) * self.rows
 
 
 def labels(configs: Sequence[Any], names: Sequence[str]) -> list[str]:
@@ -88,8 +91,8 @@ class Difference:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the mean difference, by the normal distribution."""
-        return self.mean - NORMAL * self.error, self.mean + NORMAL * self.error
+        """99.7 % interval of the mean difference (normal distribution); it leaves 0 out where that is significant."""
+        return self.mean - APART * self.error, self.mean + APART * self.error
 
 
 def paired(a: np.ndarray, b: np.ndarray) -> Difference:

@@ -50,7 +50,7 @@ def section(run: Run) -> Section:
         (label, _value(run.summary, key, unit)) for key, label, unit in RESULTS if run.summary.get(key) is not None
     ]
     results += [(name, f"{value:.4g}") for name, value in (run.summary.get("measures") or {}).items()]
-    results += [(name, f"{value:.2f} nats") for name, value in (run.summary.get("floor") or {}).items()]
+    results += [(name, f"{value:.2f} nat") for name, value in (run.summary.get("floor") or {}).items()]
     tables = [Table(("choice", "value"), [*chosen, ("steps done", str(run.step))], "All choices", folded=True)]
     if results:
         tables.insert(
@@ -71,7 +71,9 @@ def _pictures(run: Run) -> list[Picture]:
     if any("train_elbo" in line for line in run.lines):
         draw = partial(curves.training_plot, metrics=run.lines, x="step")
         alt = "The running mean is over the last 5 % of the rows seen."
-        pictures.append(Picture("training", "Training and validation ELBO", alt, draw))
+        validated = any(line.get("valid_elbo") is not None for line in run.lines)
+        title = "Training and validation ELBO" if validated else "Training ELBO"
+        pictures.append(Picture("training", title, alt, draw))
     norm = {"training": curves.gradient_norms(run.lines)}
     for name, title, lines in (
         ("gradient-norm", "Gradient norm during training", norm),

@@ -90,3 +90,11 @@ def test_the_gradient_norm_is_pooled_where_the_file_has_it():
     assert set(curves.gradient_norms(lines)[1]) == {5.1}
     old = [{k: v for k, v in line.items() if k != "gradient_rms"} for line in lines]
     assert curves.gradient_norms(old)[1].max() == 9.0
+
+
+def test_a_short_last_stretch_is_no_peak_of_the_gradient_norm():
+    lines = [{"step": step, "gradient_rms": 5.0} for step in (50, 100, 150)]
+    steps, norms = curves.gradient_norms([*lines, {"step": 155, "gradient_rms": 12.0}])
+    assert list(steps) == [50, 100, 155]
+    assert norms[-1] == pytest.approx(((50 * 25 + 5 * 144) / 55) ** 0.5)
+    assert len(curves.gradient_norms([*lines, {"step": 200, "gradient_rms": 12.0}])[0]) == 4  # a whole one stays

@@ -94,7 +94,7 @@ def test_guides_that_cannot_be_reoptimised_are_refused():
     def joint(x):
         pyro.sample("mean", dist.Normal(0.0, 1.0))
 
-    with pytest.raises(UsageError, match="put every latent in a plate"):
+    with pytest.raises(UsageError, match="all data points share a latent"):
         gaps(joint, joint, (torch.rand(3),), steps=1)
 
 

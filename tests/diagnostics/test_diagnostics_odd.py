@@ -94,8 +94,8 @@ def test_a_global_latent():
     said = words(examine(model, guide, torch.randn(8, 2), effort=QUICK))
     (part,) = examine(model, guide, torch.randn(8, 2), effort=QUICK, names=["importance"])
     assert "one weight per draw for the whole data set" in part.intro
-    assert "mean are not" in said["calibration"]
-    assert "per data point" in said["gaps"]
+    assert "mean are not: compare them with MCMC" in said["calibration"]
+    assert "all data points share a latent" in said["gaps"]
     assert "none in a plate" in said["latent"]
 
 

@@ -2,17 +2,20 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pathscore.command import tables as matrix
 from pathscore.command.arguments import parse
-from pathscore.command.cli import VERBS
+from pathscore.command.cli import VERBS, main
 from pathscore.errors import UsageError
 from pathscore.estimators import ESTIMATORS
 
 ROOT = Path(__file__).resolve().parents[2]
+MNIST = ROOT.parent / "shared" / "data"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -53,6 +56,47 @@ def test_every_run_and_verb_of_the_readme_parses():
     assert verbs and set(verbs) <= set(VERBS)
 
 
+SHORT = {
+    "train": ["--steps", "2", "--eval-samples", "5", "--quiet"],
+    "gradients": ["--replicates", "30", "--warmup", "2"],
+    "diagnose": ["--points", "12", "--draws", "20", "--replicates", "20", "--gap-points", "2", "--chain-points", "0"],
+    "compare": ["--points", "12", "--samples", "5"],
+}
+"""Flags that make a command of the README short; of its own words only a length in epochs is left out."""
+
+
+def short(words: list[str], number: int) -> list[str]:
+    """A command of the README as words for `main`, in a folder that holds mine.npz and the runs first and second."""
+    if words[0] == "pathscore":
+        verb, rest = words[1], words[2:]
+    else:
+        verb, rest = "train", [*words[words.index("run.py") + 1 :], "--out", f"run-{number}"]
+    if "--epochs" in rest:
+        del rest[(at := rest.index("--epochs")) : at + 2]
+    runs, files = iter(("first", "second")), {"data": str(MNIST), "FILE.npz": "mine.npz"}
+    rest = [next(runs) if word == "RUN_DIR" else files.get(word, word) for word in rest]
+    return [verb, *rest, *SHORT.get(verb, [])]
+
+
+def present(words: list[str]) -> bool:
+    """Whether this machine has what a command needs: MNIST, or a C++ compiler."""
+    return ("mnist" not in words or MNIST.exists()) and ("--compile" not in words or shutil.which("g++") is not None)
+
+
+@pytest.mark.proof
+def test_every_command_of_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("mine.npz", x=np.random.default_rng(0).normal(size=(40, 6)).astype("float32"))
+    for name, seed in (("first", "0"), ("second", "1")):
+        own = ["--data", "mine.npz", "--likelihood", "normal", "--layers", "2", "--seed", seed, "--out", name]
+        assert main(["train", *own, *SHORT["train"]]) == 0
+    ours = [words for words in commands() if words[:1] == ["pathscore"] or "run.py" in words]
+    tried = [short(words, i) for i, words in enumerate(ours) if "--help" not in words and present(words)]
+    assert len(tried) >= 10
+    for words in tried:
+        assert main(words) == 0, words
+
+
 def test_a_flag_that_is_gone_is_caught():
     with pytest.raises(UsageError, match="--elbos"):
         parse(["--elbos", "trace"], "run.py")
@@ -62,7 +106,7 @@ def test_the_two_commands_do_all_set_up():
     main, tests = [block.strip() for block in blocks("bash")[:2]]
     set_up = "python3 -m venv .venv && .venv/bin/pip install -e "
     assert main.startswith(set_up) and main.endswith("run.py --elbo tracegraph")
-    assert tests.startswith(set_up) and tests.endswith("-m pytest")
+    assert tests.startswith(set_up) and tests.endswith("-m pytest -n auto")
 
 
 def test_the_examples_train_and_measure(capsys):

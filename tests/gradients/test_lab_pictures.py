@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from pathscore.diagnostics.palette import DARK, LIGHT
-from pathscore.gradients.pictures import intervals, spread_out, trade_off
+from pathscore.gradients.pictures import intervals, spread_out, ticks, trade_off
 
 
 def table(variances, spreads):
@@ -68,3 +68,10 @@ def test_places_keep_their_order_and_their_distance():
     assert (np.diff(found) >= 0.08 - 1e-12).all()
     assert found.mean() == pytest.approx(wanted.mean())
     assert spread_out([0.1, 0.9], 0.2) == pytest.approx([0.1, 0.9])
+
+
+@pytest.mark.parametrize("low", [0.1, 0.13, 0.19, 0.45, 0.9])
+@pytest.mark.parametrize("span", [2.56, 4.0, 9.0, 40.0, 5000.0])
+def test_a_logarithmic_axis_has_some_round_numbers_and_not_too_many(low, span):
+    found = ticks(low, low * span)
+    assert 2 <= len(found) <= 6 and all(low <= tick <= low * span for tick in found)

@@ -11,6 +11,7 @@ import pytest
 from examples import walk
 
 ROOT = Path(walk.__file__).parents[1]
+WRITTEN = walk.written(walk.PAGE.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("part", walk.PARTS)
@@ -23,6 +24,7 @@ def test_each_part_works_on_each_example_or_refuses_it_in_one_line_by_name(examp
         assert re.search(r": (add|use|put|take|write|name|observe|measure) ", found), found
     else:
         assert found.startswith(("works", "runs eagerly: "))
+    assert found == WRITTEN[example, part], "docs/examples.md is out of date: run python -m examples.walk"
 
 
 def test_every_file_is_an_example():
@@ -61,9 +63,10 @@ def test_a_crash_or_a_foreign_line_is_caught(monkeypatch, fault):
     walk.outcome.cache_clear()
 
 
-def test_the_table_is_current():
+def test_the_table_has_every_example_and_part_and_is_what_walk_writes():
     page = walk.PAGE.read_text(encoding="utf-8")
-    assert page.partition(walk.START)[2].partition(walk.END)[0] == walk.table(), "run python -m examples.walk"
+    assert set(WRITTEN) == {(example, part) for example in walk.EXAMPLES for part in walk.PARTS}
+    assert page.partition(walk.START)[2].partition(walk.END)[0] == walk.table(lambda *cell: WRITTEN[cell])
 
 
 def test_an_example_runs_as_a_script():

@@ -14,9 +14,14 @@ from diagnostics_cases import linear_gaussian
 
 from pathscore.command import diagnose as command
 from pathscore.command.cli import main
+from pathscore.config.config import config_class
 from pathscore.diagnostics import Effort, examine
+from pathscore.diagnostics.examining import known
+from pathscore.diagnostics.rules import RULES
 from pathscore.errors import NumericsError, RunDirError, UsageError
+from pathscore.programs.lookup import find
 from pathscore.reports import compare, diagnose
+from pathscore.reports.diagnosing import flags_of
 from pathscore.reports.entries import paired
 from pathscore.runs import checkpoint
 from pathscore.runs.job import Done
@@ -176,7 +181,7 @@ def test_a_comparison_is_a_table_with_intervals(made, tmp_path):
     table = found.to_dataframe()
     assert list(table.index) == ["one", "two"]
     (row,) = [row for _, row in table.iterrows() if row.verdict != "best"]
-    assert row.low == pytest.approx(row.difference - 1.96 * row.difference_se) and row.high > row.low
+    assert row.low == pytest.approx(row.difference - 3 * row.difference_se) and row.high > row.low
     read = pandas.read_csv(tmp_path / "comparison.csv", index_col="label")
     assert read.difference.tolist() == pytest.approx(table.difference.tolist())
     latex = (tmp_path / "comparison.tex").read_text()
@@ -228,3 +233,20 @@ def test_report_at_the_end_of_training(tmp_path, capsys, monkeypatch):
     page = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
     assert "This run is no success" in page and "independent values" in page  # after five steps
     assert capsys.readouterr().out.strip().endswith(str(tmp_path / "r" / "report.html"))
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_an_advice_names_only_flags_that_the_run_has(rule):
+    vae, other = (flags_of(config_class(find(name).options)()) for name in ("vae", "gridworld"))
+    assert known(rule.flags, vae) == rule.flags, "a flag of the advice does not exist"
+    found = known(rule.flags, other)
+    assert not {word for word in found.replace(";", " ").split() if word.startswith("--")} - other
+    assert all(word in found for word in ("--epochs", "--elbo iwae", "posterior.nc") if word in rule.flags)
+
+
+def test_the_interval_of_a_difference_leaves_zero_out_where_it_is_significant():
+    for shift in (0.0, 0.2, 0.29, 0.31, 0.5, -0.29, -0.31):
+        noise = np.tile([1.0, -1.0], 50) * 0.995  # standard error of the mean 0.1
+        found = paired(shift + noise, np.zeros(100))
+        low, high = found.interval
+        assert (low > 0 or high < 0) == (found.words != "not significant"), shift

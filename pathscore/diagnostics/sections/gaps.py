@@ -14,7 +14,8 @@ from pathscore.errors import UsageError
 INTRO = (
     "The variational parameters were re-optimised for each of {points} data points. The gain in ELBO is the "
     "amortisation gap, which the guide's network causes. The remaining difference to log p(x) is the approximation "
-    "gap, which the guide's family causes."
+    "gap, which the guide's family causes. log p(x) is estimated with draws of the re-optimised guide too, whose "
+    "weights vary less, so that the whole gap may be larger than that above."
 )
 
 

@@ -38,7 +38,7 @@ def section(subject: Subject) -> Section:
         (JOINT if joint else INTRO).format(draws=found.draws),
         verdicts=[*(_joint_verdicts if joint else _verdicts)(found, subject.discrete), *_exact_verdict(reference)],
         tables=[_table(found, reference)],
-        pictures=_joint_pictures(found, subject) if joint else _pictures(found),
+        pictures=_joint_pictures(found, subject) if joint else _pictures(found, subject.discrete),
         numbers=_numbers(found, reference),
         notes=notes,
         pointwise={} if joint else {"log_likelihood": np.ravel(found.log_evidence), "elbo": np.ravel(found.elbo)},
@@ -163,10 +163,10 @@ def _table(found: Importance, reference: dict | None) -> Table:
     return Table(header, rows, caption)
 
 
-def _pictures(found: Importance) -> list[Picture]:
+def _pictures(found: Importance, discrete: bool) -> list[Picture]:
     ess, khat, gap = (np.ravel(v) for v in (found.relative_ess, found.khat, found.gap))
     draw = plots.histogram
-    return [
+    pictures = [
         Picture(
             "ess",
             "Relative effective sample size",
@@ -179,14 +179,15 @@ def _pictures(found: Importance) -> list[Picture]:
             f"Histogram over data points, mean {gap.mean():.2f} nat.",
             partial(draw, values=gap, label="log p(x) − ELBO (nat)"),
         ),
-        Picture(
-            "khat",
-            "Pareto k-hat",
-            f"Histogram over data points; {np.mean(khat > found.khat_threshold):.0%} lie above the threshold. Data "
-            "points with equal weights have no k-hat.",
-            partial(draw, values=khat, label="Pareto k-hat", threshold=found.khat_threshold),
-        ),
     ]
+    if not discrete:  # the weights of discrete draws have no tail that a Pareto distribution fits
+        alt = (
+            f"Histogram over data points; {np.mean(khat > found.khat_threshold):.0%} lie above the threshold. Data "
+            "points with equal weights have no k-hat."
+        )
+        draw_khat = partial(draw, values=khat, label="Pareto k-hat", threshold=found.khat_threshold)
+        pictures.append(Picture("khat", "Pareto k-hat", alt, draw_khat))
+    return pictures
 
 
 def _joint_pictures(found: Importance, subject: Subject) -> list[Picture]:
