@@ -28,9 +28,12 @@ LAP = ROUNDS
 
 
 class Bench(Protocol):
-    """Where steps are taken. refused: labels of specs that do not work (`by_site`), with the reason."""
+    """Where steps are taken."""
 
-    refused: Mapping[str, str]
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Labels of specs that do not work (`by_site`), with the reason."""
+        ...
 
     def usable(self, specs: Mapping[str, Spec], end: float) -> dict[str, Spec]:
         """Specs that work and for which there is time before `end`, ready to be measured; one at least."""

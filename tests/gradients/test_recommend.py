@@ -1,4 +1,4 @@
-"""`recommend` on programs: ten that were recorded, none of which the rule was fixed on, and small ones for real.
+"""`recommend` on programs: twelve that were recorded, none of which the rule was fixed on, and small ones for real.
 
 The recorded blocks are those of docs/measured/which-estimator.json, the truth a longer measurement from other seeds:
 `python docs/which_estimator.py record`.
@@ -26,6 +26,7 @@ from pathscore.gradients.searching import parts, search
 KEPT = json.loads(
     (Path(__file__).parents[2] / "docs" / "measured" / "which-estimator.json").read_text(encoding="utf-8")
 )
+NINE_OF_TEN = 11  # of twelve
 SECONDS, SETUP = 30.0, 0.3
 """Of a replay, and what making one objective is taken to cost."""
 
@@ -81,17 +82,17 @@ def within(factor=1.2, start=0):
 
 
 def test_nine_of_ten_recorded_programs():
-    assert len(KEPT) == 10
-    assert within() >= 9
+    assert len(KEPT) == 12
+    assert within() >= NINE_OF_TEN
 
 
 def test_the_live_picks_were_within_the_factor_too():
-    assert sum(kept["truth"][kept["picked"]][0] <= 1.2 for kept in KEPT.values()) >= 9
+    assert sum(kept["truth"][kept["picked"]][0] <= 1.2 for kept in KEPT.values()) >= NINE_OF_TEN
 
 
 def test_ranking_by_variance_alone_is_caught(monkeypatch):
     monkeypatch.setattr(Recorded, "block", lambda self, spec, at, block=Recorded.block: timeless(block(self, spec, at)))
-    assert within() < 9
+    assert within() < NINE_OF_TEN
 
 
 def timeless(block):
@@ -105,7 +106,7 @@ def test_dropping_after_one_replicate_is_caught(monkeypatch):
         return racing.Outcome({name: [block] for name, block in first.items()}, [pick], 0.05, pick=pick)
 
     monkeypatch.setattr("pathscore.gradients.searching.race", hasty)
-    assert min(within(start=start) for start in range(4)) < 9
+    assert min(within(start=start) for start in range(4)) < NINE_OF_TEN
 
 
 def bits(size=3):
