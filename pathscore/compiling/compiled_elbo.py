@@ -44,12 +44,8 @@ def compiled(elbo: ELBO, when: str, steps: int, device: torch.device) -> ELBO:
 
     "auto" depends on nothing but the plan of the run, so that the same command gives the same numbers.
     """
-    return CompiledELBO(elbo) if wanted(when, steps, device) else elbo
-
-
-def wanted(when: str, steps: int, device: torch.device) -> bool:
-    """Whether a run of so many steps is compiled."""
-    return when == "on" or (when == "auto" and steps >= AUTO_STEPS.get(device.type, math.inf))
+    wanted = when == "on" or (when == "auto" and steps >= AUTO_STEPS.get(device.type, math.inf))
+    return CompiledELBO(elbo) if wanted else elbo
 
 
 class EagerWarning(UserWarning):

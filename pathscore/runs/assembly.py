@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from pyro.infer import ELBO
 
-from pathscore.compiling.compiled_elbo import compiled, wanted
+from pathscore.compiling.compiled_elbo import compiled
 from pathscore.config import COMMON, LR, PYROS, SMALL_WIDTH, Config, by_pattern, completed
 from pathscore.data import DATASETS, NOTHING, Arguments, Dataset, binarize, load_dataset, load_file, refuse_other
 from pathscore.elbos import ELBOS, KLWeight, kl_weighted, make_elbo
@@ -99,7 +99,7 @@ def assemble(config: Config) -> Assembly:
     depth = 1 if layers is not None else met(config, model, guide, batch, len(dataset.x))
     training = dataset.arguments(program.takes)
     first = rows(training, config.batch_size, config.binarize or "none")
-    config, found = chosen(config, model, guide, first, wanted(config.compile, steps, device))
+    config, found = chosen(config, model, guide, first, config.compile == "on")
     elbo = compiled(objective(config, depth), config.compile, steps, device)
     weight = KLWeight(config.kl_weight, round(config.kl_warmup * per_epoch))
     pair = (kl_weighted(model, weight), kl_weighted(guide, weight)) if weighted(config) else (model, guide)
