@@ -26,7 +26,7 @@ EXPORTS: dict[str, tuple[str, ...]] = {
         *("StickingTheLanding", "StraightThrough", "StraightThroughGumbel", "SumAndSample", "UnorderedSet"),
     ),
     "pathscore.evaluation": ("evaluate",),
-    "pathscore.gradients": ("measure",),
+    "pathscore.gradients": ("measure", "recommend"),
     "pathscore.svi.optimiser": ("OptimizerSpec",),
     "pathscore.svi": ("SVI",),
     "pathscore.programs.entry": ("Program",),

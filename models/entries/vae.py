@@ -144,13 +144,13 @@ def networks(model: Any, guide: Any) -> dict[str, Any]:
 
 
 def columns() -> Mapping[str, tuple[Mapping[str, Any], Any]]:
-    """A column for each latent family."""
+    """A column for each latent family: a layer of two data points."""
     import torch
 
     from models.latents import LATENTS
 
     small = {name: family(2, 3) for name, family in LATENTS.items()}
-    return {name: ({"latent": name}, layer(torch.zeros(1, layer.raw_size))) for name, layer in small.items()}
+    return {name: ({"latent": name}, layer(torch.zeros(2, layer.raw_size))) for name, layer in small.items()}
 
 
 def tables() -> Mapping[str, Mapping[str, str]]:

@@ -31,6 +31,7 @@ class Verb:
 VERBS: dict[str, Verb] = {
     "train": Verb("train, evaluate and save a run (same as python run.py)", "pathscore.command.train:main"),
     "gradients": Verb("measure bias, variance and cost of gradient estimators", "pathscore.command.gradients:main"),
+    "choose": Verb("race the estimators of a run: which one to use at each site", "pathscore.command.choose:main"),
     "diagnose": Verb("check how far to trust a run's guide: report.html", "pathscore.command.diagnose:main"),
     "encode": Verb("write means and scales, or probabilities, of your data", "pathscore.command.encode:main"),
     "generate": Verb("write new data drawn from a run's model", "pathscore.command.generate:main"),

@@ -197,6 +197,10 @@ def resolve(
     else:
         return (Pathwise() if getattr(fn, "has_rsample", False) else Score()), "default"
     if isinstance(estimator, Auto):
+        if estimator.seconds is not None:
+            raise UsageError(
+                f"auto(seconds=…) at site '{name}' is for runs: in Python, recommend(model, guide, …) measures"
+            )
         return choose(fn, particles, refuse), "auto"
     return estimator, "named"
 

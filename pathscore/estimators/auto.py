@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from pathscore.errors import UsageError
 from pathscore.estimators.antithetic import DiSARM
 from pathscore.estimators.base import Estimator
 from pathscore.estimators.families import support_size
@@ -20,12 +21,21 @@ SMALL_SUPPORT = 16
 
 
 class Auto(Estimator):
-    """Stands for the estimator `choose` picks; never runs itself."""
+    """Stands for the estimator `choose` picks; never runs itself.
+
+    seconds: how long a run measures at its start instead of picking by family; None: it does not measure.
+    """
 
     name = "auto"
     formula = "pathwise, else enum (≤ 16 values), else disarm, else rloo (K ≥ 2), else score-avg"
     reference = "—"
     choices: ClassVar[tuple[type[Estimator], ...]] = (Pathwise, Enumerate, DiSARM, RLOO, ScoreAverage)
+
+    def __init__(self, seconds: float | None = None) -> None:
+        super().__init__()
+        if seconds is not None and not 0 < seconds < float("inf"):
+            raise UsageError(f"seconds of auto must be positive and finite, got {seconds!r}")
+        self.seconds = seconds
 
 
 def choose(fn: Any, particles: int, refuse: Callable[[Estimator], str | None] = lambda estimator: None) -> Estimator:

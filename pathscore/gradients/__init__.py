@@ -4,7 +4,8 @@
 """
 
 from pathscore.gradients.measure import measure
+from pathscore.gradients.recommend import recommend
 from pathscore.gradients.results import Comparison, Row
 from pathscore.gradients.toy import TOYS, Toy, make_toy
 
-__all__ = ["TOYS", "Comparison", "Row", "Toy", "make_toy", "measure"]
+__all__ = ["TOYS", "Comparison", "Row", "Toy", "make_toy", "measure", "recommend"]

@@ -10,15 +10,19 @@ from tqdm import tqdm
 
 
 class Budget:
-    """Seconds for several parts, what one leaves over going to those after it; None for no limit."""
+    """Seconds for several parts, what one leaves over going to those after it; None for no limit.
 
-    def __init__(self, seconds: float | None, parts: int) -> None:
-        self.end = math.inf if seconds is None else time.perf_counter() + seconds
+    start: the present moment on the clock that ends are told on; `time.perf_counter` if none is given.
+    """
+
+    def __init__(self, seconds: float | None, parts: int, start: float | None = None) -> None:
+        start = time.perf_counter() if start is None else start
+        self.end = math.inf if seconds is None else start + seconds
         self.parts = parts
 
-    def next(self) -> float:
+    def next(self, now: float | None = None) -> float:
         """The moment at which the part that begins now must end."""
-        now = time.perf_counter()
+        now = time.perf_counter() if now is None else now
         share = (self.end - now) / max(1, self.parts)
         self.parts -= 1
         return now + max(0.0, share)

@@ -26,9 +26,10 @@ from pathscore.estimators import ESTIMATORS, Estimator
 from pathscore.gradients.filling import filled
 from pathscore.gradients.moments import Moments
 from pathscore.gradients.replicates import Pair, Weights, by_sites, one_by_one
+from pathscore.gradients.steps import Everything
 from pathscore.programs.broadcasting import warn_of_passes
 
-SOURCES: dict[str, Callable[..., Pair]] = {"sites": by_sites, "weights": Weights}
+SOURCES: dict[str, Callable[..., Pair]] = {"sites": by_sites, "weights": Weights, "all": Everything}
 LEARN_REPLICATES = 64
 LEARN_RATE = 1e-2
 FIRST_PASS = 16
@@ -41,7 +42,7 @@ class Lab:
     """A program pair on the bench.
 
     particles: K, raised to an objective's least, and to an estimator's where K does not change the bound. elbo,
-    options: the objective and its further arguments. of: "sites" or "weights", what the gradient is by.
+    options: the objective and its further arguments. of: "sites", "weights" or "all", what the gradient is by.
 
     Attributes:
         pair: the programs with their replicates (replicates.py).
@@ -92,7 +93,7 @@ class Lab:
             self.pair = self._one_by_one()  # a plate of replicates would be rows of its own
         found = {}
         for name, given in labelled(estimators).items():
-            label, spec = filled(self.pair, name, given, self.particles, self._refuse)
+            label, spec = filled(self.pair, name, given, self.particles, self.refuse)
             if label in found:  # another name, filled to the same estimators
                 continue
             try:
@@ -112,7 +113,7 @@ class Lab:
         other = "" if self.of == "weights" else ", or measure the gradient of the weights (of='weights')"
         return UsageError(f"{label} on the sites {sites}: {in_short(error)}: leave it out of the estimators{other}")
 
-    def _refuse(self, estimator: Estimator, site: str) -> str | None:
+    def refuse(self, estimator: Estimator, site: str) -> str | None:
         """Why the objective cannot use an estimator at a site; None where it can, and where it takes none."""
         if self._asked is None:
             self._asked = make_elbo(

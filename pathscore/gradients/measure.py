@@ -55,7 +55,7 @@ def measure(
     warmup: steps in which learned baselines and control variates are trained before they are frozen, on 64 replicates
         each.
     of: "sites", the gradient by the parameters of the sites' own distributions (one backward pass for many
-        replicates), or "weights", by the guide's registered parameters (one pass each).
+        replicates), "weights", by the guide's registered parameters (one pass each), or "all", by the model's too.
     skip_illegal: leave out what cannot serve the program; None: only where no estimator was named.
     seconds: about how long the measurement may take; each estimator then draws up to `replicates`, as many as fit.
     progress: show a bar; None: on a terminal.

@@ -23,6 +23,7 @@ TEXT = 2
 WHAT = {
     "sites": "the latent sites' own parameters",
     "weights": "the guide's weights",
+    "all": "all parameters of model and guide",
 }
 
 

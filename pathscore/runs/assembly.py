@@ -23,6 +23,7 @@ from pathscore.estimators import Estimator, parse
 from pathscore.exact.rows import trial
 from pathscore.programs.entry import Program
 from pathscore.programs.lookup import absolute
+from pathscore.runs.choosing import chosen, rows
 from pathscore.runs.legality import declared, found, refuse, summed_states, weighted
 from pathscore.runs.memory import refuse_too_big
 from pathscore.runs.plates import refuse_plates
@@ -96,12 +97,16 @@ def assemble(config: Config) -> Assembly:
     steps = config.steps or (config.epochs or 0) * per_epoch
     batch = binarized(tuple(tensor[:4] for tensor in dataset.arguments(program.takes)), config.binarize or "none")
     depth = 1 if layers is not None else met(config, model, guide, batch, len(dataset.x))
+    training = dataset.arguments(program.takes)
+    first = rows(training, config.batch_size, config.binarize or "none")
+    config, found = chosen(config, model, guide, first, config.compile == "on")
     elbo = compiled(objective(config, depth), config.compile, steps, device)
     weight = KLWeight(config.kl_weight, round(config.kl_warmup * per_epoch))
     pair = (kl_weighted(model, weight), kl_weighted(guide, weight)) if weighted(config) else (model, guide)
     per_datum = bool(batch) and not program.whole
     svi = SVI(*pair, optimizer(config, steps, per_epoch), elbo, per_datum=per_datum, publish=False)
-    return Assembly(config, dataset, model, guide, weight, svi, steps, explain(svi, batch))
+    explanation = explain(svi, batch) if found is None else f"{found.table()}\n\n{explain(svi, batch)}"
+    return Assembly(config, dataset, model, guide, weight, svi, steps, explanation)
 
 
 def load(config: Config, program: Program) -> Dataset:

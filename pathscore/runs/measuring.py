@@ -56,16 +56,15 @@ def measure_job(job: Any, args: Arguments, estimators: Specs = None, **settings:
     svi = job.svi
     count = f": {len(args[0])} {'held-out' if job.local else 'training'} data points" if args else ""
     title = f"{job.dataset.name}, {job.program.title(job.config.options) or place_name(job.config.model)}{count}"
-    settings = {**settings_of(job), **settings}
+    settings = {**settings_of(job.config), **settings}
     with svi.scope(), evaluating(svi):
         own = by_site(used(job, Pair(svi.model, svi.guide, args))) if ELBOS[job.config.elbo].credit else None
         found = measure(svi.model, svi.guide, *args, estimators=estimators, title=title, **settings)
     return replace(found, own=own)
 
 
-def settings_of(job: Any) -> dict[str, Any]:
+def settings_of(config: Any) -> dict[str, Any]:
     """The run's objective, its options and its particles, if the objective takes estimators; otherwise the ELBO."""
-    config = job.config
     if not ELBOS[config.elbo].credit:
         return {"elbo": "trace", "particles": config.particles or 1}
     options = {name: getattr(config, name) for name in ELBOS[config.elbo].options if hasattr(config, name)}
@@ -87,7 +86,7 @@ def used(job: Any, pair: Pair) -> dict[str, str]:
 
 def automatic(job: Any, pair: Pair) -> dict[str, str]:
     """Site → the estimator that `auto` stands for; empty where the objective's options forbid it."""
-    settings = settings_of(job)
+    settings = settings_of(job.config)
     with suppress(UsageError):
         options = settings.get("options", {})
         elbo: Any = make_elbo(settings["elbo"], "auto", settings["particles"], pair.nesting, **options)

@@ -32,7 +32,7 @@ class Tracker:
         self.job, self.calls = job, 0
         args = tuple(tensor[:DATA] for tensor in args) if job.local else job.training
         with job.svi.scope(), evaluating(job.svi):
-            self.lab = Lab(job.svi.model, job.svi.guide, args, **{**settings_of(job), **settings})
+            self.lab = Lab(job.svi.model, job.svi.guide, args, **{**settings_of(job.config), **settings})
             self.elbos = self.lab.objectives(read_estimators(names))
 
     def __call__(self) -> dict[str, Any]:
