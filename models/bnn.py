@@ -29,11 +29,11 @@ class BayesianNetwork(PyroModule):
         self.rows = rows
         layers: list[nn.Module] = []
         for i, (inputs, outputs) in enumerate(pairwise(sizes)):
-            layer = PyroModule[nn.Linear](inputs, outputs)
+            layer = PyroModule[nn.Linear](inputs, outputs)  # type: ignore[call-arg]  # the class is made at run time
             layer.weight = prior((outputs, inputs), prior_scale / inputs**0.5)
             layer.bias = prior((outputs,), prior_scale)
             layers += [layer, nn.ReLU()] if i < len(sizes) - 2 else [layer]
-        self.net = PyroModule[nn.Sequential](*layers)
+        self.net = PyroModule[nn.Sequential](*layers)  # type: ignore[arg-type]  # the same
 
     def forward(self, x: Tensor, y: Tensor) -> None:
         logits = self.net(x)

@@ -21,7 +21,7 @@ EXPORTS: dict[str, tuple[str, ...]] = {
     "pathscore.errors": ("DataError", "NumericsError", "PathscoreError", "RunDirError", "UsageError"),
     "pathscore.estimators": (
         *("ARM", "ESTIMATORS", "NVIL", "REBAR", "RELAX", "RLOO", "Auto", "DeltaMethod", "DiSARM", "Enumerate"),
-        *("Estimator", "GroupBaseline", "GroupNormalised", "Gumbel"),
+        *("Estimator", "Flipout", "GroupBaseline", "GroupNormalised", "Gumbel", "LocalReparameterisation"),
         *("LocalExpectation", "MeasureValued", "MuProp", "Pathwise", "ReinMax", "Score", "ScoreAverage"),
         *("StickingTheLanding", "StraightThrough", "StraightThroughGumbel", "SumAndSample", "UnorderedSet"),
     ),
