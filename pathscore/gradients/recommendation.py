@@ -158,6 +158,8 @@ class Recommendation:
         line = self.python if self.spec != self.today else "what is used today stays"
         return "\n".join([self.table(), "", *self.notes(), "", line])
 
+    __repr__ = __str__  # a prompt shows the table
+
 
 def summarised(result: Search, lab: Any, seconds: float, building: float, refused: dict[str, str]) -> Recommendation:
     """The races as a recommendation."""

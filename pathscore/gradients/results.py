@@ -80,6 +80,8 @@ class Comparison:
     def __str__(self) -> str:
         return as_text(self.rows, self.notes(), self.own)
 
+    __repr__ = __str__  # a prompt shows the table
+
     def _repr_html_(self) -> str:
         return as_html(self.rows, self.notes(), self.own)
 

@@ -12,9 +12,15 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
 def text_of(notebook) -> str:
-    """Everything printed in a notebook."""
-    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
-    return "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
+    """Everything printed in a notebook, and the text of tables that are shown; what is no text names itself in <>."""
+    return "".join(said(output) for cell in notebook["cells"] for output in cell.get("outputs", []))
+
+
+def said(output) -> str:
+    if output.output_type == "stream":
+        return output.text if output.name == "stdout" else ""
+    text = output.get("data", {}).get("text/plain", "")
+    return "" if text.startswith("<") or "\n" not in text else f"{text}\n"
 
 
 @pytest.fixture(scope="module")
