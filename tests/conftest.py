@@ -23,6 +23,8 @@ def pytest_configure():
     """One thread of tensor work unless told otherwise: on small models barriers cost more than a core gives."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,7 @@ def trade_off(palette: Palette, table: Table, ax: Axes | None = None) -> Axes:
     rows = [row for row in table["estimators"] if (row.get("total_variance") or 0) > 0]
     ax = axes(palette, ax, (PANEL[0], _height(table["estimators"])))
     ax.set(xscale="log", yscale="log", ylabel="variance of one gradient (total)")
-    without = [row["name"] for row in table["estimators"] if row.get("total_variance") == 0]
+    without = [short(row["name"]) for row in table["estimators"] if row.get("total_variance") == 0]
     ax.set_xlabel("milliseconds a draw" + (f"\nno variance: {', '.join(without)}" if without else ""))
     for row in rows:
         x, y, error = row["milliseconds"], row["total_variance"], 2 * (row.get("variance_se") or 0.0)
@@ -97,6 +97,15 @@ def _limits(ax: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
+LONGEST = 20
+"""Characters of a name in a picture; the table has it whole."""
+
+
+def short(name: str) -> str:
+    """A row's name, cut where it would leave no room for what is drawn."""
+    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+
+
 def ticks(low: float, high: float) -> list[float]:
     """Round numbers on a logarithmic axis, at least three where they can be had, few enough not to collide."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
@@ -123,7 +132,7 @@ def _names(palette: Palette, ax: Axes, rows: Sequence[Mapping[str, Any]]) -> Non
     gap = LINE / (72 * 0.75 * figure_of(ax).get_figheight())
     for row, y in zip(ordered, spread_out(wanted, gap), strict=True):
         ax.annotate(
-            row["name"],
+            short(row["name"]),
             (row["milliseconds"], row["total_variance"]),
             xytext=(1.03, y),
             textcoords="axes fraction",
@@ -159,7 +168,7 @@ def intervals(palette: Palette, table: Table, ax: Axes | None = None) -> Axes:
         ax.scatter(row["mean"] - target, level, s=18, zorder=3, **_marker(palette, row))
     _wide_and_narrow(ax)
     ax.axvline(0, color=palette.text, linewidth=0.8)
-    ax.set_yticks(range(len(rows)), [row["name"] for row in rows])
+    ax.set_yticks(range(len(rows)), [short(row["name"]) for row in rows])
     ax.set(xlabel="largest coordinate − reference (nats per unit)", ylim=(-0.6, len(rows) - 0.4))
     return ax
 
