@@ -102,7 +102,9 @@ class WeightedTerms(Terms):
         if self.plan.rows == K:
             return base
         own = (self.order * log_w[K:]).unflatten(0, (-1, K))
-        return torch.cat([base, torch.logaddexp(others(powers), own).flatten(0, 1)])
+        if K > 1:  # one particle has no others: the second derivative of log(0 + w) would be NaN
+            own = torch.logaddexp(others(powers), own)
+        return torch.cat([base, own.flatten(0, 1)])
 
     def bound_of(self, log_sum: Tensor) -> Tensor:
         """The bound that log Σ_k w_k^order makes, per element of the plates."""

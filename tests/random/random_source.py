@@ -92,7 +92,7 @@ def _statement(program: Program, side: str, site: Site) -> list[str]:
     if law.how == "factor":
         lines.append(f"pyro.factor({name}, s)")
     elif law.how == "auto":
-        hidden = f'u = pyro.sample({name} + "_u", dist.Normal(s, 0.5 * torch.exp({r} / 2)){event}'
+        hidden = f'u = pyro.sample({name} + "_u", dist.Normal(s, 0.5 * torch.exp({r} / 2)){event}{_masked(site)}'
         lines.append(hidden + ', infer={"is_auxiliary": True})')
         value, density = law.text.format(u="u"), JACOBIAN[site.guide].format(u="u")
         lines.append(f"{target} = pyro.sample({name}, dist.Delta({value}, {density}){event}{_masked(site)})")
