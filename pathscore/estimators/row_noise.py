@@ -50,7 +50,7 @@ def _signs(*shape: int, like: Tensor) -> Tensor:
 
 
 class _Signs(Rule):
-    """W_n = μ + (W − μ) ∘ r_n s_nᵀ, r_n and s_n random signs; the same W_n wherever the weight is used."""
+    """W_n = μ + (W − μ) ⊙ r_n s_nᵀ, r_n and s_n random signs; the same W_n wherever the weight is used."""
 
     word = "flipout"
 
@@ -84,7 +84,7 @@ class _Signs(Rule):
 
 
 class Flipout(_RowNoise):
-    """Each data point n takes W_n = μ + (W − μ) ∘ r_n s_nᵀ with random signs r_n, s_n, for two products instead of one.
+    """Each data point n takes W_n = μ + (W − μ) ⊙ r_n s_nᵀ with random signs r_n, s_n, for two products instead of one.
 
     W_n has the law of W, which is symmetric about its mean in each element; the deviations of two data points are
     uncorrelated. For linear layers, matrix products and 2-D convolutions whose input has a data point in each row.
@@ -94,7 +94,7 @@ class Flipout(_RowNoise):
     """
 
     name = "flipout"
-    formula = "x_n μ + ((x_n ∘ s_n)(W − μ)) ∘ r_n, s_n and r_n random signs"
+    formula = "x_n μ + ((x_n ⊙ s_n)(W − μ)) ⊙ r_n, s_n and r_n random signs"
     reference = "Wen, Vicol, Ba, Tran & Grosse 2018"
     families = ("normal", "laplace")
     rule = _Signs
