@@ -46,7 +46,7 @@ def estimator_of(name: str) -> Estimator:
 
 
 OWN = ("flipout", "local-reparameterisation")
-"""Estimators of the weights of layers, which these programs do not have: test_row_noise.py."""
+"""Estimators of the weights of layers, which these programs do not have: test_weight_noise.py."""
 NAMES = [*(name for name in ESTIMATORS if name not in ("auto", *OWN)), *VARIANTS]
 LEGAL = [(name, family) for name in NAMES for family in KINDS if legal(name, family)]
 CASES = [(n, f, shape, credit) for n, f in LEGAL for shape in SHAPES[f] for credit in ("plate", "graph")]
